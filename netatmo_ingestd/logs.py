@@ -1,0 +1,162 @@
+"""structlog set-up, event names, redaction.
+
+Redaction has three layers: our code never passes a secret to a logger; a processor replaces every
+live secret string, as it is and percent- or base64-encoded; foreign loggers stay at WARNING
+(httpx logs whole addresses at INFO).
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
+from urllib.parse import quote, quote_plus
+
+import structlog
+
+EVENTS: Mapping[str, str] = {
+    "daemon.started": "the daemon runs: version, accounts, store, state folder",
+    "daemon.stopping": "a signal asked it to end; it drains",
+    "daemon.stopped": "it ended; what is left stays on the spool",
+    "daemon.summary": "once an hour: rows, requests used and allowed, spool, coverage, login",
+    "daemon.reloaded": "SIGHUP: the accounts were read again",
+    "clock.stepped": "wall and monotonic clock parted (suspend, NTP); polls are placed anew",
+    "login.saved": "a login was stored by a login command",
+    "login.refreshed": "a new token pair is on disk (debug)",
+    "login.failing": "a refresh failed; when it is tried again",
+    "login.recovered": "a refresh works again, after how many failures",
+    "login.required": "the login is lost; the message names the command that cures it",
+    "login.found": "a new login appeared on disk; polling goes on",
+    "login.file": "the token file is damaged or readable by others",
+    "poll.failed": "a call failed; the first of a series, then a reminder now and then",
+    "poll.recovered": "it works again, after how many failures",
+    "poll.refused": "the cloud refuses this call (scope or device); tried again once a day",
+    "poll.slow": "a call overran its interval",
+    "poll.stretched": "the cadences do not fit the budget and are stretched evenly",
+    "budget.paused": "a quota is used up: who, for how long, the new hourly target",
+    "parse.failed": "an answer was set aside whole for a later replay",
+    "parse.problem": "parts of an answer were set aside (first time for each path)",
+    "parse.drift": "a field or type we do not know (first time for each)",
+    "module.added": "a module appeared",
+    "module.changed": "a description changed: name, room, firmware",
+    "module.vanished": "absent from good answers for a day",
+    "module.returned": "a vanished module is there again",
+    "spool.full": "the spool is at its bound or the disk is full; what is paused",
+    "spool.room": "there is room again",
+    "spool.damaged": "the spool file was set aside and a new one begun",
+    "spool.row_damaged": "a row failed its checksum and went to the dead letters",
+    "store.down": "MongoDB takes no writes: reason and how many records wait",
+    "store.up": "it takes writes again, after how many failures",
+    "store.replaced": "the database is an older copy or empty; it is filled again",
+    "store.rejected": "a document was refused and is in dead_letters",
+    "store.degraded": "the server refuses an index or a large bulk; done another way",
+    "store.restarted": "the embedded store had ended and was started again",
+}
+
+
+class Redactor:
+    """Replaces live secrets in everything that is logged or printed."""
+
+    def __init__(self) -> None:
+        self._secrets: dict[str, frozenset[str]] = {}
+
+    def protect(self, name: str, values: Iterable[str]) -> None:
+        """Hide `values` from now on; a later call with the same name replaces them."""
+        self._secrets[name] = frozenset(
+            form for value in values if len(value) >= 6 for form in _forms(value)
+        )
+
+    def clean(self, text: str) -> str:
+        for forms in self._secrets.values():
+            for form in forms:
+                if form in text:
+                    text = text.replace(form, "***")
+        return text
+
+    def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        return {key: self._clean_value(value) for key, value in event.items()}
+
+    def _clean_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.clean(value)
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, Mapping):
+            return {self.clean(str(key)): self._clean_value(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self._clean_value(item) for item in value]
+        return self.clean(str(value))
+
+
+def _forms(value: str) -> set[str]:
+    raw = value.encode("utf-8", "surrogatepass")
+    encoded = base64.b64encode(raw).decode().rstrip("=")
+    urlsafe = base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    return {value, quote(value, safe=""), quote_plus(value), encoded, urlsafe}
+
+
+REDACTOR = Redactor()
+
+
+def _plain_traceback(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Tracebacks as text: structlog's dict form would print local variables."""
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        event["traceback"] = "".join(traceback.format_exception(error))
+    return event
+
+
+def setup(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
+    """Send events to `stream` (stderr): JSON lines, or coloured text on a terminal.
+
+    Source of names: EVENTS, printed in the README.
+    """
+    out = stream or sys.stderr
+    console = form == "console" or (form == "auto" and out.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=out.isatty())
+        if console
+        else structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _plain_traceback,
+            REDACTOR,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            getattr(logging, level.upper()),
+        ),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=out, format="%(message)s", force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_ForeignFormatter())
+
+
+class _ForeignFormatter(logging.Formatter):
+    """Lines of libraries, redacted and in the same shape as ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "event": "library",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": REDACTOR.clean(super().format(record)),
+        }
+        rendered = structlog.processors.JSONRenderer(ensure_ascii=False)(None, "", event)
+        return rendered if isinstance(rendered, str) else rendered.decode()
+
+
+def logger() -> Any:
+    """The structured logger; events are the names of EVENTS."""
+    return structlog.get_logger()

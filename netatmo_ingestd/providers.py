@@ -1,0 +1,156 @@
+"""The clouds as data: hosts, OAuth URLs, scopes of each product, quotas, and how a refusal is read.
+
+Source: netatmo-api.md sections 1, 2, 5 and 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import urlsplit
+
+
+class Reaction(Enum):
+    """What a refusal asks of the caller (netatmo-api 5.2)."""
+
+    RENEW = "renew"  # refresh the token once, repeat the call once
+    RELOGIN = "relogin"  # the refresh token itself is refused
+    SCOPE = "scope"  # missing scope or a retired method: tried again once a day
+    CROWDED = "crowded"  # too many calls at once: again within seconds, no lesson for the budget
+    PAUSE = "pause"  # a quota is used up
+    TARGET = "target"  # unknown or foreign device: read the topology again
+    BUG = "bug"  # the request itself is wrong: never repeated
+    RETRY = "retry"  # a passing failure
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthCure:
+    """What an OAuth error means to the operator; `final` False when time may cure it."""
+
+    cure: str
+    final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One cloud.
+
+    api_url    base of the data methods
+    auth_url   base of /oauth2/authorize and /oauth2/token
+    app_calls  calls an hour that one application may make for all of its accounts together
+    """
+
+    name: str
+    api_url: str
+    auth_url: str
+    account_per_10s: int
+    account_per_hour: int
+    app_per_hour: int
+    scopes: Mapping[str, tuple[str, ...]]
+
+    @property
+    def token_url(self) -> str:
+        return f"{self.auth_url}/oauth2/token"
+
+    @property
+    def authorize_url(self) -> str:
+        return f"{self.auth_url}/oauth2/authorize"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The only hosts that requests go to."""
+        return frozenset(
+            name for url in (self.api_url, self.auth_url) if (name := urlsplit(url).hostname)
+        )
+
+    @property
+    def loopback(self) -> bool:
+        """True when the cloud is a simulator on this machine."""
+        return all(is_loopback(host) for host in self.hosts)
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+NETATMO = Provider(
+    name="netatmo",
+    api_url="https://api.netatmo.com",
+    auth_url="https://api.netatmo.com",
+    account_per_10s=50,
+    account_per_hour=500,
+    app_per_hour=2000,
+    scopes={"weather": ("read_station",)},
+)
+
+# Numeric codes of the error envelope. A refusal is read by (status, code), never by status alone:
+# a 403 has at least four meanings, a 429 two.
+_BY_CODE = {
+    1: Reaction.RENEW,
+    2: Reaction.RENEW,
+    3: Reaction.RENEW,
+    9: Reaction.TARGET,
+    13: Reaction.SCOPE,
+    15: Reaction.TARGET,
+    26: Reaction.PAUSE,
+    27: Reaction.PAUSE,
+    28: Reaction.PAUSE,
+    29: Reaction.PAUSE,
+    30: Reaction.RELOGIN,
+    41: Reaction.TARGET,
+}
+
+
+def read_refusal(status: int, code: int | str | None, message: str) -> Reaction:
+    """Map (status, code) of a failed data call to a reaction.
+
+    code     of the error envelope, None when the body could not be read
+    message  of the envelope; only tells a foreign id (400/21) from a wrong argument
+    """
+    if status == 429:
+        return Reaction.CROWDED if code == 11 else Reaction.PAUSE
+    if status >= 500 or code in (0, 11):
+        return Reaction.RETRY
+    if isinstance(code, int) and code in _BY_CODE:
+        return _BY_CODE[code]
+    if status == 401:
+        return Reaction.RENEW
+    if status == 400 and code == 21 and _names_an_id(message):
+        return Reaction.TARGET
+    if status in (400, 404, 405, 406, 409):
+        return Reaction.BUG
+    if status == 403:
+        return Reaction.SCOPE
+    return Reaction.RETRY
+
+
+def _names_an_id(message: str) -> bool:
+    text = message.lower()
+    return any(name in text for name in ("home_id", "device_id", "device id", "invalid id"))
+
+
+def names_application(message: str) -> bool:
+    """True when a quota refusal speaks of the application, not of the account."""
+    return "application" in message.lower()
+
+
+OAUTH_CURES: Mapping[str, OAuthCure] = {
+    "invalid_request": OAuthCure(
+        "compare redirect URI and scopes with the app's page at dev.netatmo.com, then log in again"
+    ),
+    "invalid_client": OAuthCure(
+        "check client_id and client_secret against the app's page at dev.netatmo.com"
+    ),
+    "invalid_grant": OAuthCure("log in again: netatmo-ingestd login --account {account}"),
+    "unauthorized_client": OAuthCure(
+        "this app may not log in that way; use: netatmo-ingestd login --account {account}"
+    ),
+    "redirect_uri_mismatch": OAuthCure(
+        "enter the redirect URI shown by `netatmo-ingestd login` on the app's page"
+    ),
+    "access_denied": OAuthCure("log in again and press “Yes, I accept” on the consent page"),
+    "unsupported_response_type": OAuthCure("check [netatmo] auth_url: it is not Netatmo's"),
+    "invalid_scope": OAuthCure("take products out of `products` until the cloud knows all scopes"),
+    "too_many_connections": OAuthCure("wait; it is tried again by itself", final=False),
+}
