@@ -16,13 +16,13 @@ from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
 
 import structlog
+from structlog.typing import EventDict
 
 EVENTS: Mapping[str, str] = {
     "daemon.started": "the daemon runs: version, accounts, store, state folder",
     "daemon.stopping": "a signal asked it to end; it drains",
     "daemon.stopped": "it ended; what is left stays on the spool",
     "daemon.summary": "once an hour: rows, requests used and allowed, spool, coverage, login",
-    "daemon.reloaded": "SIGHUP: the accounts were read again",
     "clock.stepped": "wall and monotonic clock parted (suspend, NTP); polls are placed anew",
     "login.saved": "a login was stored by a login command",
     "login.refreshed": "a new token pair is on disk (debug)",
@@ -53,7 +53,8 @@ EVENTS: Mapping[str, str] = {
     "store.replaced": "the database is an older copy or empty; it is filled again",
     "store.rejected": "a document was refused and is in dead_letters",
     "store.degraded": "the server refuses an index or a large bulk; done another way",
-    "store.restarted": "the embedded store had ended and was started again",
+    "store.ended": "the embedded store ended or refused everything; when it is started again",
+    "store.restarted": "the embedded store was started again",
 }
 
 
@@ -76,7 +77,7 @@ class Redactor:
                     text = text.replace(form, "***")
         return text
 
-    def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
         return {key: self._clean_value(value) for key, value in event.items()}
 
     def _clean_value(self, value: Any) -> Any:
@@ -101,7 +102,7 @@ def _forms(value: str) -> set[str]:
 REDACTOR = Redactor()
 
 
-def _plain_traceback(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def _plain_traceback(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """Tracebacks as text: structlog's dict form would print local variables."""
     error = event.pop("exc_info", None)
     if error is True:

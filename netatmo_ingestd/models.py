@@ -54,7 +54,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An interval in which the discrete state `fields` of an entity did not change.
+    """An interval in which the discrete state `values` of an entity did not change.
 
     time   first seen so; names the document together with `entity_id`
     until  last poll that confirmed it
@@ -66,7 +66,7 @@ class State:
     home_id: str
     time: datetime
     until: datetime
-    fields: Mapping[str, Any]
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,13 +256,11 @@ class Endpoint:
 class ModuleType:
     """What a module type measures and what the cloud keeps of it.
 
-    quantities  upstream dashboard field to our quantity name
     history     upstream `getmeasure` types, in the order we ask
     scale       finest scale of its history
     """
 
     product: str
-    quantities: Mapping[str, str]
     history: tuple[str, ...]
     scale: str = "max"
 

@@ -102,7 +102,9 @@ _BY_CODE = {
 }
 
 
-def read_refusal(status: int, code: int | str | None, message: str) -> Reaction:
+def read_refusal(  # noqa: PLR0911  # a table of cases reads best as one
+    status: int, code: int | str | None, message: str
+) -> Reaction:
     """Map (status, code) of a failed data call to a reaction.
 
     code     of the error envelope, None when the body could not be read

@@ -120,9 +120,7 @@ class NetatmoSettings(Section):
         parts = urlsplit(value)
         if not parts.hostname or parts.username or parts.query or parts.fragment:
             raise ValueError("is no plain address like https://api.netatmo.com")
-        if parts.scheme != "https" and not (
-            parts.scheme == "http" and is_loopback(parts.hostname)
-        ):
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
             raise ValueError("must be https (plain http only on loopback, for the simulator)")
         return value.rstrip("/")
 
@@ -210,11 +208,11 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (env_settings, init_settings)
 
@@ -236,7 +234,7 @@ class Settings(BaseSettings):
         for account in self.accounts:
             if account.app and account.app not in self.apps:
                 raise ValueError(
-                    f'accounts.{account.name}.app: there is no [apps.{account.app}]'
+                    f"accounts.{account.name}.app: there is no [apps.{account.app}]"
                     + _nearest(account.app, self.apps)
                 )
         return self
@@ -322,7 +320,7 @@ def _add_account_files(raw: dict[str, Any], folder: Path) -> None:
         more = _read_toml(path)
         unknown = set(more) - {"accounts"}
         if unknown:
-            raise ConfigError(f"{path}: only [[accounts]] belongs here, not {sorted(unknown)[0]}")
+            raise ConfigError(f"{path}: only [[accounts]] belongs here, not {min(unknown)}")
         raw["accounts"] = [*raw.get("accounts", []), *more.get("accounts", [])]
 
 

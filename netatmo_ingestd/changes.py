@@ -1,0 +1,192 @@
+"""What an answer says against the previous one of the same endpoint. Pure.
+
+Gives the interval documents of `states`, the entries of `changes` (added, changed, vanished,
+returned), and the descriptions to store. Descriptions are compared on fields that both answers
+have: endpoints and firmwares leave things out. What is remembered lives in the spool's table
+`last`, so all this works while MongoDB is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from netatmo_ingestd.ledger import OWNERSHIP
+from netatmo_ingestd.models import Change, Entity, Record, State
+
+VANISHED_AFTER = timedelta(hours=24)
+VANISHED_ANSWERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The last answer about one entity.
+
+    since    when its discrete state became what it is
+    seen     server time of the last answer that had it
+    absent   good answers of its account since then that lacked it
+    """
+
+    entity: Entity
+    since: datetime
+    seen: datetime
+    absent: int = 0
+    vanished: bool = False
+
+
+def compare(
+    known: Mapping[str, Known],
+    entities: Iterable[Entity],
+    account: str,
+    moment: datetime,
+    every: timedelta,
+) -> tuple[list[Record], dict[str, Known]]:
+    """Records that `account`'s answer at `moment` gives rise to, and what to remember.
+
+    known   by entity id, of this endpoint, of all accounts
+    every   cadence of the endpoint: more than two missed polls begin a new state interval
+    """
+    records: list[Record] = []
+    update: dict[str, Known] = {}
+    seen = set()
+    for entity in entities:
+        seen.add(entity.entity_id)
+        before = known.get(entity.entity_id)
+        if before is not None and not _may_speak(before, entity, moment):
+            continue
+        now = _remember(before, entity, moment, every)
+        update[entity.entity_id] = now
+        records += _records(before, now, moment)
+    if seen:
+        for entity_id, before in known.items():
+            if before.entity.account == account and entity_id not in seen:
+                gone = _absent(before, moment)
+                update[entity_id] = gone
+                if gone.vanished and not before.vanished:
+                    records.append(_change(gone.entity, moment, "vanished", {}, {}))
+    return records, update
+
+
+def _may_speak(before: Known, entity: Entity, moment: datetime) -> bool:
+    """One account describes an entity: its owner, until it is silent for a week."""
+    if before.entity.account == entity.account:
+        return True
+    if before.entity.read_only and not entity.read_only:
+        return True
+    return moment - before.seen > OWNERSHIP
+
+
+def _remember(before: Known | None, entity: Entity, moment: datetime, every: timedelta) -> Known:
+    if before is None:
+        return Known(entity, moment, moment)
+    merged = {**before.entity.state, **entity.state}
+    continues = moment - before.seen <= 3 * every and merged == dict(before.entity.state)
+    return Known(
+        replace(
+            entity,
+            description={**before.entity.description, **entity.description},
+            state=merged,
+        ),
+        before.since if continues else moment,
+        max(moment, before.seen),
+    )
+
+
+def _records(before: Known | None, now: Known, moment: datetime) -> list[Record]:
+    entity = now.entity
+    records: list[Record] = [entity]
+    if entity.state:
+        records.append(
+            State(
+                account=entity.account,
+                entity_id=entity.entity_id,
+                kind=entity.kind,
+                home_id=entity.home_id,
+                time=now.since,
+                until=now.seen,
+                values=entity.state,
+            )
+        )
+    if before is None:
+        records.append(_change(entity, moment, "added", {}, entity.description))
+        return records
+    if before.vanished:
+        records.append(_change(entity, moment, "returned", {}, {}))
+    old, new = before.entity.description, entity.description
+    changed = [key for key in new if key in old and old[key] != new[key]]
+    if changed:
+        records.append(
+            _change(
+                entity,
+                moment,
+                "changed",
+                {key: old[key] for key in changed},
+                {key: new[key] for key in changed},
+            )
+        )
+    return records
+
+
+def _absent(before: Known, moment: datetime) -> Known:
+    absent = before.absent + 1
+    gone = absent >= VANISHED_ANSWERS and moment - before.seen >= VANISHED_AFTER
+    return replace(before, absent=absent, vanished=before.vanished or gone)
+
+
+def _change(
+    entity: Entity,
+    moment: datetime,
+    what: str,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> Change:
+    return Change(
+        account=entity.account,
+        entity_id=entity.entity_id,
+        kind=entity.kind,
+        home_id=entity.home_id,
+        time=moment,
+        what=what,
+        before=before,
+        after=after,
+    )
+
+
+# --- as rows of the table `last` ------------------------------------------------------------------
+
+
+def to_row(known: Known) -> dict[str, Any]:
+    entity = known.entity
+    return {
+        "account": entity.account,
+        "kind": entity.kind,
+        "home_id": entity.home_id,
+        "device_id": entity.device_id,
+        "type": entity.type,
+        "description": entity.description,
+        "state": entity.state,
+        "setup": entity.setup,
+        "read_only": entity.read_only,
+        "since": known.since,
+        "seen": known.seen,
+        "absent": known.absent,
+        "vanished": known.vanished,
+    }
+
+
+def from_row(entity_id: str, row: Mapping[str, Any]) -> Known:
+    entity = Entity(
+        account=row["account"],
+        kind=row["kind"],
+        entity_id=entity_id,
+        home_id=row["home_id"],
+        device_id=row["device_id"],
+        type=row["type"],
+        description=row["description"],
+        state=row["state"],
+        setup=row["setup"],
+        read_only=row["read_only"],
+    )
+    return Known(entity, row["since"], row["seen"], row["absent"], row["vanished"])

@@ -1,0 +1,321 @@
+"""The command line: one verb each.
+
+Exit codes: 0 fine, 1 unhealthy, 2 configuration, 3 login needed, 4 busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import json
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import click
+import typer
+from rich.console import Console
+
+from netatmo_ingestd import __version__, daemon, demo, doctor, embedded, login, logs, status, tables
+from netatmo_ingestd.client import open_http
+from netatmo_ingestd.errors import ConfigError, IngestError
+from netatmo_ingestd.settings import Settings, load
+
+_T = TypeVar("_T")
+_PLACES = (Path("config.toml"), Path("/etc/netatmo-ingestd/config.toml"))
+
+app = typer.Typer(
+    name="netatmo-ingestd",
+    help="Bring a home's Netatmo data into your own MongoDB, and keep it complete.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings. Default: $NETATMO_INGESTD_CONFIG, ./config.toml, "
+        "/etc/netatmo-ingestd/config.toml.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command line; every failure of ours is one line on standard error."""
+    try:
+        app(standalone_mode=False)
+    except IngestError as error:
+        fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        raise SystemExit(130) from None
+    except click.exceptions.Exit as done:
+        raise SystemExit(done.exit_code) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """One line: what, where, what to do."""
+    print(f"netatmo-ingestd: {logs.REDACTOR.clean(message)}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(code)
+
+
+def _settings(path: Path | None) -> Settings:
+    named = os.environ.get("NETATMO_INGESTD_CONFIG")
+    if path is None and named:
+        path = Path(named)
+    if path is None:
+        path = next((place for place in _PLACES if place.exists()), None)
+    settings = load(path)
+    logs.setup(settings.log.level, settings.log.format)
+    for account in settings.accounts:
+        logs.REDACTOR.protect(f"conf:{account.name}", [account.client_secret.get_secret_value()])
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
+    with contextlib.suppress(ImportError):
+        os.umask(0o077)
+    return asyncio.run(work)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"netatmo-ingestd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Bring a home's Netatmo data into your own MongoDB, and keep it complete."""
+
+
+@app.command("demo")
+def _demo(
+    config: ConfigFile = None,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            min=1, help="End by itself after so long; 0: at Ctrl-C.", show_default="until Ctrl-C"
+        ),
+    ] = 0,
+    speed: Annotated[
+        float, typer.Option(min=1, max=100_000, help="Simulated seconds in one second.")
+    ] = 600,
+    stations: Annotated[int, typer.Option(min=1, max=50, help="Stations of the home.")] = 1,
+    seed: Annotated[int, typer.Option(help="Another seed, another weather.")] = 1,
+    state_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep what is stored in DIR.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object as last line.")
+    ] = False,
+) -> None:
+    """Show it working: a simulated cloud, the daemon and an embedded store, no account needed.
+
+    \b
+    Examples:
+      netatmo-ingestd demo                       watch until Ctrl-C
+      netatmo-ingestd demo --seconds 30 --json   then compare store and cloud
+      netatmo-ingestd demo --state-dir ./demo    keep the store
+    """
+    del config
+    options = demo.Options(
+        seconds=seconds,
+        speed=speed,
+        stations=stations,
+        seed=seed,
+        state_dir=state_dir,
+        json=as_json,
+    )
+    raise typer.Exit(_run(demo.run(options, out)))
+
+
+@app.command("simulator")
+def _simulator(
+    config: ConfigFile = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Loopback port; 0: any.")] = 8700,
+    speed: Annotated[
+        float, typer.Option(min=0.001, max=100_000, help="How many times faster.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Another seed, another weather.")] = 1,
+    stations: Annotated[int, typer.Option(min=1, max=50, help="How many stations.")] = 1,
+    origin: Annotated[
+        float | None, typer.Option(help="Go on with the time of an earlier simulator.")
+    ] = None,
+) -> None:
+    """Run a local Netatmo cloud with a ready-made account; its address is the first line printed.
+
+    \b
+    Example:
+      netatmo-ingestd simulator --port 8700 --speed 600 --stations 2
+    Then set [netatmo] api_url and auth_url, and [clock], to what it prints.
+    """
+    del config
+    from netatmo_ingestd.simulator import server  # noqa: PLC0415  # starlette is for it alone
+
+    server.serve(port=port, speed=speed, seed=seed, stations=stations, origin=origin)
+
+
+@app.command("login")
+def _login(
+    config: ConfigFile = None,
+    account: Annotated[str | None, typer.Option(metavar="NAME", help="Which account.")] = None,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Paste the address of the page that failed to load.")
+    ] = False,
+    refresh_token_stdin: Annotated[
+        bool,
+        typer.Option("--refresh-token-stdin", help="Read a refresh token from standard input."),
+    ] = False,
+    password: Annotated[
+        bool, typer.Option("--password", help="User name and password, for servers that take it.")
+    ] = False,
+) -> None:
+    """Log in once; a running daemon picks the login up by itself.
+
+    \b
+    Examples:
+      netatmo-ingestd login                         open the printed address in a browser
+      netatmo-ingestd login --paste                 the browser is on another machine
+      netatmo-ingestd login --refresh-token-stdin < token.txt
+    """
+    if paste + refresh_token_stdin + password > 1:
+        raise ConfigError("login: choose one of --paste, --refresh-token-stdin, --password")
+    settings = _settings(config)
+    chosen = settings.find_account(account)
+    way = "paste" if paste else "token" if refresh_token_stdin else "password" if password else ""
+    raise typer.Exit(_run(_log_in(settings, chosen.name, way)))
+
+
+@app.command("run")
+def _run_daemon(
+    config: ConfigFile = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Poll everything due, write it, end.")
+    ] = False,
+) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C; a second signal skips the drain.
+
+    \b
+    Examples:
+      netatmo-ingestd run --config config.toml
+      netatmo-ingestd run --once
+    """
+    settings = _settings(config)
+    raise typer.Exit(_run(_daemon(settings, once)))
+
+
+@app.command("status")
+def _status(
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+    store_uri: Annotated[
+        bool,
+        typer.Option(
+            "--store-uri", help="Print the store's address, password included, for mongosh."
+        ),
+    ] = False,
+) -> None:
+    """Tell whether the daemon is well: login, budget, spool, store, modules. Exit 1 if it is not.
+
+    \b
+    Examples:
+      netatmo-ingestd status
+      mongosh "$(netatmo-ingestd status --store-uri)"
+    """
+    settings = _settings(config)
+    if store_uri:
+        uri = settings.store.uri.get_secret_value()
+        if settings.store.embedded:
+            uri = embedded.running_uri(settings.state_dir / "store") or ""
+            if not uri:
+                raise ConfigError("store: the embedded store is not running; start the daemon")
+        print(uri)  # noqa: T201
+        return
+    report = status.read(settings.state_dir)
+    if report is None:
+        raise ConfigError(
+            f"{settings.state_dir}/status.json: missing; no daemon has run here. "
+            "Run: netatmo-ingestd run"
+        )
+    healthy = report["running"] and report["healthy"]
+    if as_json:
+        print(json.dumps(report, indent=1))  # noqa: T201
+    else:
+        tables.show_status(report, out)
+    raise typer.Exit(0 if healthy else 1)
+
+
+@app.command("doctor")
+def _doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Try every precondition for real; each failure comes with its cure. Exit 1 if one fails.
+
+    \b
+    Example:
+      netatmo-ingestd doctor --config config.toml
+    """
+    settings = _settings(config)
+    findings = _run(doctor.examine(settings))
+    if as_json:
+        print(json.dumps([finding.as_dict() for finding in findings], indent=1))  # noqa: T201
+    else:
+        tables.show_findings(findings, out)
+    raise typer.Exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)
+
+
+async def _daemon(settings: Settings, once: bool) -> int:
+    stop = daemon.Stop()
+    with stop.on_signals():
+        if not once:
+            await daemon.run(settings, stop)
+            return 0
+        problems = await daemon.run_once(settings, stop)
+    for problem in problems:
+        print(f"netatmo-ingestd: {logs.REDACTOR.clean(problem)}", file=sys.stderr)  # noqa: T201
+    return 0 if not problems else 3 if all(p.startswith("login") for p in problems) else 1
+
+
+async def _log_in(settings: Settings, name: str, way: str) -> int:
+    def say(text: str) -> None:
+        out.print(text, soft_wrap=True, markup=False)
+
+    async with open_http() as http:
+        request = daemon.login_request(settings, settings.find_account(name), http)
+        if way == "token":
+            result = await login.login_with_refresh_token(sys.stdin.readline(), request)
+        elif way == "password":
+            user = await asyncio.to_thread(input, "User name (e-mail): ")
+            result = await login.login_with_password(user, getpass.getpass(), request)
+        elif way == "paste":
+            consent = login.authorization_url(request)
+            say(f"Open this page in any browser and accept:\n{consent.url}")
+            say("The browser then fails to load a page: copy that page's whole address.")
+            address = await asyncio.to_thread(input, "Address: ")
+            result = await login.login_with_paste(address, request, consent)
+        else:
+            result = await login.login_with_browser(request, say=say)
+    say(f"Logged in as account {name}; scopes: {', '.join(result.scopes) or 'none told'}.")
+    if result.missing:
+        say(f"Not granted: {', '.join(result.missing)}; those products stay empty.")
+    if result.set_aside:
+        say(f"The older token file was damaged; it is kept as {result.set_aside}.")
+    return 0

@@ -1,0 +1,409 @@
+"""The composition root: build, open, run, drain, close.
+
+Downstream starts first and stops last: on a signal no new poll begins, the poll in flight ends,
+the writer drains until empty or its deadline, what remains stays on the spool. A second signal
+skips the drain. MongoDB being down, or a lost login, is no reason not to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from netatmo_ingestd import __version__, logs, status
+from netatmo_ingestd.client import Client, open_http
+from netatmo_ingestd.clock import Clock
+from netatmo_ingestd.embedded import EmbeddedStore
+from netatmo_ingestd.errors import Busy, ConfigError
+from netatmo_ingestd.intake import Intake, Memory
+from netatmo_ingestd.ledger import Ledger
+from netatmo_ingestd.limits import Backoff, Budget
+from netatmo_ingestd.login import LoginRequest
+from netatmo_ingestd.models import Priority
+from netatmo_ingestd.mongo import Store
+from netatmo_ingestd.oauth import TokenManager, token_folder
+from netatmo_ingestd.poller import AccountPolls, Poller
+from netatmo_ingestd.settings import AccountSettings, Settings
+from netatmo_ingestd.sources import for_products
+from netatmo_ingestd.spool import Spool
+from netatmo_ingestd.status import Reporter
+from netatmo_ingestd.writer import Writer
+
+SANE_CLOCK = 1_704_067_200  # 2024: a board without a battery clock starts in 1970
+
+
+@dataclass
+class Stop:
+    """How the daemon is told to end, and how long its phases may take (real seconds).
+
+    asked   no new polls, then drain
+    hurry   skip the drain
+    """
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    poll_s: float = 10.0
+    drain_s: float = 20.0
+
+    def signal(self) -> None:
+        if self.asked.is_set():
+            self.hurry.set()
+        self.asked.set()
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """First thing: PID 1 ignores SIGTERM unless a handler is there."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, self.signal)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+@dataclass
+class Parts:
+    """Everything built and open."""
+
+    settings: Settings
+    clock: Clock
+    spool: Spool
+    store: Store
+    embedded: EmbeddedStore | None
+    ledger: Ledger
+    writer: Writer
+    poller: Poller
+    reporter: Reporter
+
+
+async def run(settings: Settings, stop: Stop) -> None:
+    """Until `stop`; raises ConfigError or Busy before anything is polled."""
+    log = logs.logger()
+    async with build(settings) as parts:
+        log.info(
+            "daemon.started",
+            version=__version__,
+            accounts=sorted(parts.poller.accounts),
+            store=parts.reporter.store_name,
+            state_dir=str(settings.state_dir),
+        )
+        notify("READY=1")
+        await run_tasks(parts, stop)
+        log.info("daemon.stopped", left_on_spool=parts.spool.records)
+
+
+async def run_once(settings: Settings, stop: Stop) -> list[str]:
+    """Poll everything due, drain, end; what failed, in words."""
+    async with build(settings) as parts:
+        polling = asyncio.create_task(parts.poller.once())
+        asked = asyncio.create_task(stop.asked.wait())
+        await asyncio.wait({polling, asked}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not polling.done():
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+            problems = ["interrupted"]
+        else:
+            problems = polling.result()
+        if not await parts.writer.drain(time.monotonic() + 3 * stop.drain_s):
+            reason = parts.writer.counters.reason
+            problems.append(f"store: {parts.spool.records} records wait on the spool ({reason})")
+        parts.reporter.write()
+    return problems
+
+
+async def run_tasks(parts: Parts, stop: Stop) -> None:
+    """Everything that runs, until `stop`; then in order: polls end, the spool drains."""
+    log = logs.logger()
+    writing, rest = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        if parts.embedded:
+            group.create_task(parts.embedded.supervise(rest))
+        writer = group.create_task(parts.writer.run(writing))
+        poller = group.create_task(parts.poller.run(stop.asked, stop.poll_s))
+        group.create_task(_report(parts, rest))
+        group.create_task(_summarize(parts, rest, log))
+        await stop.asked.wait()
+        log.info("daemon.stopping", records_waiting=parts.spool.records)
+        notify("STOPPING=1")
+        await poller
+        deadline = time.monotonic() + stop.drain_s
+        writing.set()
+        await _until(deadline, stop.hurry, writer)
+        drain = group.create_task(parts.writer.drain(deadline))
+        await _until(deadline + 1, stop.hurry, drain)
+        rest.set()
+
+
+async def _until(deadline: float, hurry: asyncio.Event, task: asyncio.Task[Any]) -> None:
+    """Let `task` end by itself; cancel it at the deadline or when hurried."""
+    hurried = asyncio.ensure_future(hurry.wait())
+    limit = max(0.0, deadline - time.monotonic())
+    await asyncio.wait({task, hurried}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _report(parts: Parts, rest: asyncio.Event) -> None:
+    """Write `status.json` now and then; feed the watchdog only while the parts progress."""
+    while not rest.is_set():
+        parts.reporter.write()
+        if time.monotonic() - parts.poller.progressed < status.WATCHDOG_S:
+            notify("WATCHDOG=1")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(rest.wait(), status.EVERY_S)
+    parts.reporter.write(ended=True)
+
+
+async def _summarize(parts: Parts, rest: asyncio.Event, log: Any) -> None:
+    while not rest.is_set():
+        hour_s = max(60.0, parts.clock.real_seconds(3600))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(rest.wait(), hour_s)
+            return
+        log.info("daemon.summary", **parts.reporter.summary())
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def build(settings: Settings) -> AsyncIterator[Parts]:
+    """Open everything in order; close it in reverse."""
+    log = logs.logger()
+    if not settings.accounts:
+        raise ConfigError("accounts: none is configured; add an [[accounts]] section")
+    if time.time() < SANE_CLOCK:
+        raise ConfigError("clock: this machine's date is before 2024; set it, or start NTP")
+    async with AsyncExitStack() as stack:
+        stack.enter_context(state_folder(settings.state_dir))
+        spool = Spool(settings.state_dir, settings.spool.max_bytes)
+        await spool.open()
+        stack.push_async_callback(spool.close)
+        if spool.damaged:
+            log.error("spool.damaged", kept=str(spool.damaged))
+        clock = Clock(settings.clock.origin, settings.clock.speed)
+        http = await stack.enter_async_context(open_http())
+        memory, ledger = Memory(), Ledger()
+        await memory.load(spool)
+        accounts, tokens = await _accounts(settings, stack, clock, http, spool, memory)
+        poller = Poller(
+            accounts=accounts,
+            spool=spool,
+            ledger=ledger,
+            settings=settings.poll,
+            clock=clock,
+            log=log,
+        )
+        store, embedded, name = await _open_store(settings, stack)
+        writer = Writer(
+            spool=spool,
+            store=store,
+            ledger=ledger,
+            settings=settings.writer,
+            backoff=Backoff(0.2, 15.0, rng=random.Random()),  # noqa: S311
+            log=log,
+            anew=embedded is not None,
+            on_broken=embedded.report_broken if embedded else None,
+            on_replaced=poller.start_over,
+        )
+        reporter = Reporter(
+            path=settings.state_dir / "status.json",
+            poller=poller,
+            writer=writer,
+            spool=spool,
+            store=store,
+            ledger=ledger,
+            memory=memory,
+            tokens=tokens,
+            clock=clock,
+            store_name=name,
+            started=time.time(),
+        )
+        yield Parts(settings, clock, spool, store, embedded, ledger, writer, poller, reporter)
+
+
+async def _accounts(
+    settings: Settings,
+    stack: AsyncExitStack,
+    clock: Clock,
+    http: httpx.AsyncClient,
+    spool: Spool,
+    memory: Memory,
+) -> tuple[dict[str, AccountPolls], dict[str, TokenManager]]:
+    log = logs.logger()
+    provider = settings.provider
+    budgets: dict[str, Budget] = {}
+    accounts: dict[str, AccountPolls] = {}
+    managers: dict[str, TokenManager] = {}
+    for account in settings.accounts:
+        app = settings.app_of(account)
+        secret = app.client_secret.get_secret_value()
+        logs.REDACTOR.protect(f"app:{app.client_id}", [secret])
+        budget = budgets.setdefault(app.client_id, open_budget(settings, app.client_id, clock))
+        tokens = TokenManager(
+            account=account.name,
+            folder=token_folder(settings.state_dir, account.name),
+            provider=provider,
+            client_id=app.client_id,
+            client_secret=secret,
+            http=http,
+            clock=clock,
+            reserve=_reserve_token_call(budget, account.name),
+            log=log,
+        )
+        await stack.enter_async_context(tokens)
+        managers[account.name] = tokens
+        accounts[account.name] = AccountPolls(
+            name=account.name,
+            sources=for_products(account.products),
+            client=Client(
+                account=account.name,
+                provider=provider,
+                http=http,
+                tokens=tokens,
+                budget=budget,
+                clock=clock,
+            ),
+            budget=budget,
+            intake=Intake(settings=account, spool=spool, memory=memory, log=log),
+        )
+    return accounts, managers
+
+
+def open_budget(settings: Settings, client_id: str, clock: Clock) -> Budget:
+    """The purse of one client id; every command of this program spends from the same one."""
+    return Budget(
+        settings.state_dir / "budget",
+        client_id,
+        per_hour=settings.budget.per_hour,
+        per_10s=settings.budget.per_10s,
+        app_per_hour=settings.provider.app_per_hour,
+        clock=clock,
+    )
+
+
+def login_request(
+    settings: Settings, account: AccountSettings, http: httpx.AsyncClient
+) -> LoginRequest:
+    """What a login of `account` needs; ConfigError when its client id is missing."""
+    app = settings.app_of(account)
+    clock = Clock(settings.clock.origin, settings.clock.speed)
+    provider = settings.provider
+    with state_folder(settings.state_dir, exclusive=False):
+        budget = open_budget(settings, app.client_id, clock)
+    return LoginRequest(
+        account=account.name,
+        folder=token_folder(settings.state_dir, account.name),
+        provider=provider,
+        client_id=app.client_id,
+        client_secret=app.client_secret.get_secret_value(),
+        scopes=tuple(scope for product in account.products for scope in provider.scopes[product]),
+        redirect_uri=settings.login.redirect_uri,
+        http=http,
+        clock=clock,
+        reserve=_reserve_token_call(budget, account.name),
+        log=logs.logger(),
+    )
+
+
+def _reserve_token_call(budget: Budget, account: str) -> Any:
+    async def reserve() -> None:
+        await budget.reserve(account, Priority.TOKEN)
+
+    return reserve
+
+
+async def _open_store(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[Store, EmbeddedStore | None, str]:
+    log = logs.logger()
+    uri = settings.store.uri.get_secret_value()
+    if not uri:
+        raise ConfigError(
+            'store.uri: missing; write "embedded" for a store that needs no server, '
+            "or mongodb://user:password@host/"
+        )
+    embedded: EmbeddedStore | None = None
+    name = "embedded"
+    if settings.store.embedded:
+        store_of: list[Store] = []
+
+        def on_event(event: str, fields: Any) -> None:
+            if event == "store.restarted" and embedded and store_of:
+                store_of[0].connect(embedded.uri)
+            log.warning(event, **fields)
+
+        embedded = EmbeddedStore(settings.state_dir / "store", on_event=on_event)
+        uri = await embedded.start()
+        stack.push_async_callback(embedded.stop)
+        store = Store(uri, settings.store.database)
+        store_of.append(store)
+    else:
+        name = urlsplit(uri).hostname or "mongodb"
+        store = Store(uri, settings.store.database)
+    logs.REDACTOR.protect("store", [uri, urlsplit(uri).password or ""])
+    stack.push_async_callback(store.close)
+    return store, embedded, name
+
+
+@contextmanager
+def state_folder(folder: Path, *, exclusive: bool = True) -> Iterator[None]:
+    """Make the state folder (0700); hold its lock, which is the daemon's alone.
+
+    Raises ConfigError when it is not usable, Busy (exit 4) when another daemon runs in it.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        lock = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"state_dir: {folder} is not usable ({error.strerror}); "
+            f"make it writable for user {os.getuid()}, or name another"
+        ) from error
+    try:
+        if not exclusive:
+            yield
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock, 32, 0).decode().strip() or "?"
+            raise Busy(
+                f"state_dir: {folder} is in use by a running daemon (pid {owner}); stop it first"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def notify(state: str) -> None:
+    """Tell systemd (`Type=notify`); does nothing elsewhere."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.sendto(state.encode(), address)

@@ -1,0 +1,214 @@
+"""Tries every precondition for real; each failure comes with its cure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from netatmo_ingestd import embedded, status
+from netatmo_ingestd.clock import Clock
+from netatmo_ingestd.daemon import SANE_CLOCK, open_budget
+from netatmo_ingestd.errors import ConfigError, IngestError
+from netatmo_ingestd.mongo import INDEXES, Store
+from netatmo_ingestd.oauth import TokenFile, token_folder
+from netatmo_ingestd.settings import AccountSettings, Settings
+
+Verdict = Literal["good", "warn", "bad"]
+CONNECT_S = 5.0
+FREE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was tried, how it went, and what to do."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    cure: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """All findings; never raises for what it finds."""
+    findings = [_clock(), _state_dir(settings.state_dir), _sqlite()]
+    findings.append(await _cloud(settings))
+    if not settings.accounts:
+        findings.append(
+            Finding("accounts", "bad", "none is configured", "add an [[accounts]] section")
+        )
+    for account in settings.accounts:
+        findings += _login(settings, account)
+    findings += await _store(settings)
+    findings += _report(settings.state_dir)
+    return findings
+
+
+def _clock() -> Finding:
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    if time.time() < SANE_CLOCK:
+        return Finding("clock", "bad", f"says {now}", "set the date, or start NTP")
+    return Finding("clock", "good", now)
+
+
+def _state_dir(folder: Path) -> Finding:
+    probe = folder / ".doctor"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with probe.open("wb") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        probe.unlink()
+    except OSError as error:
+        return Finding(
+            "state_dir",
+            "bad",
+            f"{folder}: {error.strerror}",
+            f"make it writable for user {os.getuid()}, free space, or name another",
+        )
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES:
+        text = f"{folder}: {free >> 20} MiB free"
+        return Finding("state_dir", "warn", text, "free some space; the spool lives there")
+    mode = folder.stat().st_mode & 0o777
+    if mode & 0o077:
+        return Finding("state_dir", "warn", f"{folder} has mode {mode:o}", f"chmod 700 {folder}")
+    return Finding("state_dir", "good", f"{folder}, {free >> 30} GiB free")
+
+
+def _sqlite() -> Finding:
+    return Finding("sqlite", "good", f"{sqlite3.sqlite_version}, one exclusive connection")
+
+
+async def _cloud(settings: Settings) -> Finding:
+    url = urlsplit(settings.netatmo.api_url)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            _, writer = await asyncio.open_connection(
+                url.hostname, port, ssl=True if url.scheme == "https" else None
+            )
+            writer.close()
+    except (OSError, TimeoutError) as error:
+        what = str(error) or f"no answer within {CONNECT_S:.0f} s"
+        return Finding(
+            "cloud",
+            "bad",
+            f"{url.netloc}: {what}",
+            "check network, DNS and firewall of this machine",
+        )
+    return Finding("cloud", "good", f"{url.netloc} answers")
+
+
+def _login(settings: Settings, account: AccountSettings) -> list[Finding]:
+    name = f"login {account.name}"
+    again = f"run: netatmo-ingestd login --account {account.name}"
+    try:
+        client_id = settings.app_of(account).client_id
+        token = TokenFile(token_folder(settings.state_dir, account.name) / "token.json").load()
+    except ConfigError as error:
+        return [Finding(name, "bad", str(error), again)]
+    if token is None:
+        return [Finding(name, "bad", "never logged in", again)]
+    asked = {scope for product in account.products for scope in settings.provider.scopes[product]}
+    missing = sorted(asked - set(token.scopes)) if token.scopes else []
+    if missing:
+        return [Finding(name, "warn", f"scopes not granted: {', '.join(missing)}", again)]
+    clock = Clock(settings.clock.origin, settings.clock.speed)
+    usage = open_budget(settings, client_id, clock).usage(account.name)
+    text = f"token on disk, generation {token.generation}; {usage.hour} requests in the last hour"
+    return [Finding(name, "good", text)]
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
+    """The configured store; an embedded one is started if no daemon runs it."""
+    uri = settings.store.uri.get_secret_value()
+    if not uri:
+        raise ConfigError('store.uri: missing; write "embedded" or mongodb://…')
+    if settings.store.embedded:
+        async with embedded.opened(settings.state_dir / "store") as running:
+            store = Store(running, settings.store.database)
+            try:
+                yield store
+            finally:
+                await store.close()
+        return
+    store = Store(uri, settings.store.database)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _store(settings: Settings) -> list[Finding]:
+    findings = []
+    try:
+        async with opened_store(settings) as store:
+            hello = await store.ping()
+            kind = "replica set" if hello.get("setName") else hello.get("msg") or "standalone"
+            findings.append(Finding("store", "good", f"answers ({kind})"))
+            findings += [
+                Finding(
+                    f"store {collection}",
+                    "bad",
+                    "refuses a well-formed document",
+                    "remove the collection's validator, or look at the server's disk",
+                )
+                for collection in INDEXES
+                if collection != "coverage" and not await store.accepts(collection)
+            ]
+            missing = await store.missing_indexes()
+            if missing:
+                findings.append(
+                    Finding(
+                        "store indexes",
+                        "warn",
+                        f"missing: {', '.join(missing)}; queries by them are slow",
+                        "the daemon makes them at its first start; if the server refuses, so be it",
+                    )
+                )
+            if settings.store.embedded:
+                folder = settings.state_dir / "store"
+                history = embedded.history_bytes(folder) >> 20
+                size = embedded.disk_bytes(folder) >> 20
+                findings.append(
+                    Finding("store size", "good", f"{size} MiB on disk, history file {history} MiB")
+                )
+    except IngestError as error:
+        cure = "start MongoDB, or correct [store] uri; meanwhile everything waits on the spool"
+        findings.append(Finding("store", "bad", str(error), cure))
+    return findings
+
+
+def _report(folder: Path) -> list[Finding]:
+    """What the running daemon found out by itself."""
+    report = status.read(folder)
+    if report is None or not report["running"]:
+        return [Finding("daemon", "warn", "not running", "run: netatmo-ingestd run")]
+    findings = [Finding("daemon", "good", f"running, pid {report['pid']}")]
+    findings += [
+        Finding(f"store {what}", "warn", text) for what, text in report["store"]["warnings"].items()
+    ]
+    if report["stretch"] > 1:
+        findings.append(
+            Finding(
+                "budget",
+                "warn",
+                f"the cadences do not fit; each is stretched {report['stretch']}×",
+                "lengthen [poll] intervals, or give accounts an app of their own",
+            )
+        )
+    return findings

@@ -1,0 +1,181 @@
+"""From a good answer to the spool: parse, compare with the last answer, append. One for an account.
+
+Everything that an answer becomes, and what is remembered of it, is one transaction of the spool.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from netatmo_ingestd import changes
+from netatmo_ingestd.changes import Known
+from netatmo_ingestd.errors import PayloadError
+from netatmo_ingestd.models import (
+    Answer,
+    Batch,
+    Change,
+    Entity,
+    Parsed,
+    Poll,
+    Problem,
+    Record,
+    Reply,
+    whole_seconds,
+)
+from netatmo_ingestd.settings import AccountSettings
+from netatmo_ingestd.sources.reading import scrub
+from netatmo_ingestd.sources.selection import select
+from netatmo_ingestd.spool import LastKey, Spool
+
+ROWS = "rows"  # the pseudo endpoint under which `last` keeps each module's newest spooled row
+_INDEX = re.compile(r"\[\d+\]|body\.\d+")
+
+
+class Memory:
+    """The table `last` in memory, shared by all accounts of a daemon."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, Known]] = {}
+        self.newest: dict[str, datetime] = {}
+        self.drift: Counter[str] = Counter()
+        self.problems: Counter[str] = Counter()
+
+    async def load(self, spool: Spool) -> None:
+        self.forget()
+        for (endpoint, entity_id), row in (await spool.last()).items():
+            if endpoint == ROWS:
+                self.newest[entity_id] = row["newest"]
+            else:
+                self.known.setdefault(endpoint, {})[entity_id] = changes.from_row(entity_id, row)
+
+    def forget(self) -> None:
+        self.known = {}
+        self.newest = {}
+
+
+class Intake:
+    """Takes the answers of one account."""
+
+    def __init__(
+        self, *, settings: AccountSettings, spool: Spool, memory: Memory, log: Any
+    ) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._memory = memory
+        self._log = log
+
+    def modules(self, account: str) -> dict[str, Entity]:
+        """Modules that `account` describes and that are still there, by id."""
+        return {
+            entity_id: known.entity
+            for of_endpoint in self._memory.known.values()
+            for entity_id, known in of_endpoint.items()
+            if known.entity.kind == "module"
+            and known.entity.account == account
+            and not known.vanished
+        }
+
+    def newest(self, module_id: str) -> datetime | None:
+        """The newest row of a module that was put on the spool."""
+        return self._memory.newest.get(module_id)
+
+    def forget(self) -> None:
+        self._memory.forget()
+
+    async def take(self, reply: Reply, poll: Poll, every: timedelta) -> Sequence[Poll]:
+        """Put everything that `reply` says on the spool; the calls that should follow.
+
+        Raises SpoolError; then nothing is remembered and the same is asked again later.
+        """
+        parsed = self._parse(reply, poll)
+        parsed = select(parsed, self._settings.include, self._settings.exclude)
+        moment = whole_seconds(reply.time_server)
+        known = self._memory.known.get(poll.endpoint.name, {})
+        entities = [each for each in parsed.records if isinstance(each, Entity)]
+        about, update = changes.compare(known, entities, poll.account, moment, every)
+        rows = [each for each in parsed.records if not isinstance(each, Entity)]
+        newest = {
+            fact.entity_id: max(fact.newest, self._memory.newest.get(fact.entity_id, fact.newest))
+            for fact in parsed.facts
+            if fact.newest
+        }
+        keep = self._note(parsed.problems, poll)
+        records: list[Record] = [*about, *rows, _answer(reply, poll, parsed.problems, keep=keep)]
+        last: dict[LastKey, dict[str, Any]] = {
+            (poll.endpoint.name, entity_id): changes.to_row(each)
+            for entity_id, each in update.items()
+        }
+        last |= {(ROWS, entity_id): {"newest": each} for entity_id, each in newest.items()}
+        batch = Batch(poll.account, poll.endpoint.name, records, parsed.facts)
+        await self._spool.append(batch, last)
+        self._memory.known.setdefault(poll.endpoint.name, {}).update(
+            {entity_id: _lean(each) for entity_id, each in update.items()}
+        )
+        self._memory.newest |= newest
+        for record in about:
+            if isinstance(record, Change):
+                self._log.info(
+                    f"module.{record.what}",
+                    account=record.account,
+                    kind=record.kind,
+                    id=record.entity_id,
+                    after=record.after,
+                )
+        return parsed.wants
+
+    def _parse(self, reply: Reply, poll: Poll) -> Parsed:
+        """The one broad `except`: a surprise in an answer costs that answer, kept whole."""
+        try:
+            return poll.endpoint.parse(reply, poll)
+        except PayloadError as error:
+            problem = Problem(error.path, str(error))
+        except Exception as error:  # noqa: BLE001
+            problem = Problem("body", f"{type(error).__name__}: {error}")
+        self._log.error(
+            "parse.failed", account=poll.account, endpoint=poll.endpoint.name, error=str(problem)
+        )
+        return Parsed(problems=(problem,))
+
+    def _note(self, problems: Sequence[Problem], poll: Poll) -> bool:
+        """Count and log each kind of problem once; True when the raw answer must be kept.
+
+        A drifting field is stored in its record, so its answer is kept once; a value that was set
+        aside is only in the raw answer.
+        """
+        keep = False
+        for problem in problems:
+            path = f"{poll.endpoint.name}: {_INDEX.sub('[]', problem.path)}: {problem.text}"[:300]
+            counter = self._memory.drift if problem.drift else self._memory.problems
+            keep = keep or not problem.drift or path not in counter
+            if path not in counter:
+                event = "parse.drift" if problem.drift else "parse.problem"
+                self._log.warning(event, account=poll.account, what=path)
+            counter[path] += 1
+        return keep
+
+
+def _lean(known: Known) -> Known:
+    """Without what the table `last` does not keep either."""
+    return replace(known, entity=replace(known.entity, condition={}, latest=None, other=()))
+
+
+def _answer(reply: Reply, poll: Poll, problems: Sequence[Problem], *, keep: bool) -> Answer:
+    scrubbed = scrub(reply.body, poll.endpoint.secrets)
+    text = json.dumps(scrubbed, ensure_ascii=True, separators=(",", ":"))
+    key = "|".join(part for part in (poll.account, poll.entity_id) if part)
+    return Answer(
+        account=poll.account,
+        endpoint=poll.endpoint.name,
+        key=key,
+        time=whole_seconds(reply.time_server),
+        keep=keep,
+        problems=[str(problem) for problem in problems[:50]],
+        body=zlib.compress(text.encode(), 6),
+    )

@@ -1,0 +1,408 @@
+"""When: a due endpoint becomes records on the spool.
+
+Scheduler jobs do no work: they put an endpoint on its account's queue and re-arm themselves. One
+loop for each account takes polls off its queue, one call at a time, so an account whose login is
+dead or whose quota is used up never delays another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.date import DateTrigger
+
+from netatmo_ingestd.client import Client
+from netatmo_ingestd.clock import Clock
+from netatmo_ingestd.errors import ApiError, ApiRefused, LoginRequired, SpoolError
+from netatmo_ingestd.intake import Intake
+from netatmo_ingestd.ledger import Ledger
+from netatmo_ingestd.limits import Budget
+from netatmo_ingestd.models import Endpoint, Poll, Priority, Source
+from netatmo_ingestd.settings import PollSettings
+from netatmo_ingestd.sources import MODULE_TYPES
+from netatmo_ingestd.sources.measure import history_types, rows_poll
+from netatmo_ingestd.spool import Spool
+
+FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
+REACH = timedelta(hours=3)
+REFUSED_FOR = timedelta(days=1)
+POLL_LIMIT_S = 600.0  # real time; covers the client's own retries
+REMIND_EVERY = 100
+CLOCK_CHECK_S = 5.0
+CLOCK_PARTED_S = 2.0
+
+
+def next_due(anchor: datetime, every: timedelta, now: datetime) -> datetime:
+    """The first moment after `now` on the fixed grid `anchor` + k · `every`."""
+    steps = max(0, (now - anchor) // every + 1)
+    return anchor + steps * every
+
+
+def trailing_begin(now: datetime, newest: datetime | None, *, first: bool) -> datetime:
+    """Where a trailing read begins: at the newest row we have or 3 h back, whichever is earlier.
+
+    The first one after a start, and any without a known row, reaches 3.5 days back.
+    """
+    reach = FIRST_REACH if first or newest is None else REACH
+    begin = now - reach
+    return (min(newest, begin) if newest else begin).replace(microsecond=0)
+
+
+@dataclass
+class Failing:
+    """A series of failures of one endpoint of one account."""
+
+    count: int = 0
+    error: str = ""
+
+
+@dataclass
+class AccountPolls:
+    """What one account asks, and how it goes.
+
+    waiting  keys on the queue: an endpoint that is still waiting is not queued again
+    refused  endpoint or module to when it may be asked again
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    client: Client
+    budget: Budget
+    intake: Intake
+    queue: asyncio.PriorityQueue[tuple[int, int, str, Poll]] = field(
+        default_factory=asyncio.PriorityQueue
+    )
+    waiting: set[str] = field(default_factory=set)
+    refused: dict[str, datetime] = field(default_factory=dict)
+    failing: dict[str, Failing] = field(default_factory=dict)
+    first_done: set[str] = field(default_factory=set)
+    last_good: dict[str, datetime] = field(default_factory=dict)
+    login_lost: bool = False
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        for source in self.sources:
+            yield from source.endpoints
+
+
+class Poller:
+    """Polls all accounts; `run` for years, `once` for one round."""
+
+    def __init__(
+        self,
+        *,
+        accounts: Mapping[str, AccountPolls],
+        spool: Spool,
+        ledger: Ledger,
+        settings: PollSettings,
+        clock: Clock,
+        log: Any,
+    ) -> None:
+        self.accounts = dict(accounts)
+        self.stretch = 1.0
+        self.paused = False
+        self.progressed = time.monotonic()
+        self._spool = spool
+        self._ledger = ledger
+        self._settings = settings
+        self._clock = clock
+        self._log = log
+        self._order = itertools.count()
+        self._grace_s = 10.0
+        self._anchors: dict[str, datetime] = {}
+        self._jobs: dict[str, tuple[AccountPolls, Endpoint | str]] = {}
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC,
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+
+    async def run(self, stop: asyncio.Event, grace_s: float = 10.0) -> None:
+        """Until `stop`; the poll in flight has `grace_s` real seconds to end."""
+        self._grace_s = grace_s
+        self._scheduler.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for account in self.accounts.values():
+                    for endpoint in account.endpoints():
+                        self._enqueue(account, endpoint)
+                        self._arm(account, endpoint)
+                    group.create_task(self._serve(account, stop))
+                group.create_task(self._watch_clock(stop))
+        finally:
+            self._scheduler.shutdown(wait=False)
+
+    async def once(self) -> list[str]:
+        """Poll everything due for each account, wants included; what failed, in words."""
+        problems: list[str] = []
+        for account in self.accounts.values():
+            for endpoint in account.endpoints():
+                await self._serve_one(account, Poll(endpoint, account.name))
+            for module_id in account.intake.modules(account.name):
+                self._enqueue(account, module_id)
+            while not account.queue.empty():
+                *_, key, poll = account.queue.get_nowait()
+                account.waiting.discard(key)
+                await self._serve_one(account, poll)
+            problems += [f"{name}: {each.error}" for name, each in account.failing.items()]
+        return problems
+
+    def start_over(self) -> None:
+        """The store was replaced: read every module as after a start, and now."""
+        for account in self.accounts.values():
+            account.intake.forget()
+            account.first_done.clear()
+            for endpoint in account.endpoints():
+                self._enqueue(account, endpoint)
+
+    # --- when -----------------------------------------------------------------------------------
+
+    def interval(self, endpoint: Endpoint | str) -> timedelta:
+        """How long between two polls of an endpoint, or (a text) two trailing reads."""
+        cadence = "trailing" if isinstance(endpoint, str) else endpoint.cadence
+        every: timedelta = getattr(self._settings, cadence)
+        return every * self.stretch
+
+    def _arm(self, account: AccountPolls, what: Endpoint | str) -> None:
+        """Place the next one-shot job of an endpoint, or of a module's trailing read (its id)."""
+        key = f"{account.name}|{what if isinstance(what, str) else what.name}"
+        now = self._clock.now()
+        due = next_due(self._anchors.setdefault(key, now), self.interval(what), now)
+        self._jobs[key] = (account, what)
+        real_s = self._clock.real_seconds((due - now).total_seconds())
+        self._scheduler.add_job(
+            self._fire,
+            DateTrigger(datetime.now(UTC) + timedelta(seconds=real_s)),
+            args=[key],
+            id=key,
+            replace_existing=True,
+        )
+
+    async def _fire(self, key: str) -> None:
+        """The job: put it on the queue, re-arm. No work: shutdown cancels running jobs."""
+        account, what = self._jobs[key]
+        if isinstance(what, str) and what not in account.intake.modules(account.name):
+            del self._jobs[key]
+            return
+        self._enqueue(account, what)
+        self._arm(account, what)
+
+    def _enqueue(self, account: AccountPolls, what: Endpoint | str) -> None:
+        if isinstance(what, Endpoint):
+            poll: Poll | None = Poll(what, account.name)
+        else:
+            poll = self._trailing(account, what)
+        if poll is not None:
+            self._put(account, poll)
+
+    def _put(self, account: AccountPolls, poll: Poll) -> None:
+        key = f"{poll.endpoint.name}|{poll.entity_id}"
+        if key not in account.waiting:
+            account.waiting.add(key)
+            account.queue.put_nowait((poll.endpoint.priority, next(self._order), key, poll))
+
+    def _trailing(self, account: AccountPolls, module_id: str) -> Poll | None:
+        entity = account.intake.modules(account.name).get(module_id)
+        if entity is None:
+            return None
+        types = history_types(MODULE_TYPES, entity)
+        now = self._clock.now()
+        if not types or self._ledger.owned_by_other(module_id, "max", account.name, now):
+            return None
+        newest = account.intake.newest(module_id)
+        if newest is None:
+            coverage = self._ledger.find(module_id, "max")
+            newest = coverage.newest if coverage else None
+        first = module_id not in account.first_done
+        return rows_poll(account.name, entity, types, trailing_begin(now, newest, first=first))
+
+    def _arm_modules(self, account: AccountPolls) -> None:
+        """A trailing read for each module that has none yet, spread over the interval."""
+        fresh = [
+            module_id
+            for module_id in account.intake.modules(account.name)
+            if f"{account.name}|{module_id}" not in self._jobs
+        ]
+        if not fresh:
+            return
+        self._replan()
+        now, every = self._clock.now(), self.interval("")
+        for place, module_id in enumerate(sorted(fresh)):
+            self._anchors[f"{account.name}|{module_id}"] = now + every * (place / len(fresh))
+            self._enqueue(account, module_id)
+            self._arm(account, module_id)
+
+    def _replan(self) -> None:
+        """Tell the budgets what the fixed cadences ask; stretch them if they do not fit."""
+        hour = timedelta(hours=1)
+        budgets = {id(account.budget): account.budget for account in self.accounts.values()}
+        factor = 1.0
+        for budget in budgets.values():
+            planned = {
+                account.name: sum(
+                    hour / getattr(self._settings, endpoint.cadence)
+                    for endpoint in account.endpoints()
+                )
+                + len(account.intake.modules(account.name)) * (hour / self._settings.trailing)
+                for account in self.accounts.values()
+                if account.budget is budget
+            }
+            factor = max(factor, budget.plan(planned))
+        if factor != self.stretch:
+            self.stretch = factor
+            self._log.warning("poll.stretched", factor=round(factor, 2))
+
+    async def _watch_clock(self, stop: asyncio.Event) -> None:
+        """Re-arm when wall and monotonic clock part: suspend, NTP step, a board starting in 1970."""
+        wall, mono = time.time(), time.monotonic()
+        while not stop.is_set():
+            await _wait(stop, CLOCK_CHECK_S)
+            parted = (time.time() - wall) - (time.monotonic() - mono)
+            wall, mono = time.time(), time.monotonic()
+            if abs(parted) > CLOCK_PARTED_S:
+                self._log.warning("clock.stepped", by_s=round(parted, 1))
+                self._anchors.clear()
+                for account, what in list(self._jobs.values()):
+                    self._enqueue(account, what)
+                    self._arm(account, what)
+
+    # --- one poll ---------------------------------------------------------------------------------
+
+    async def _serve(self, account: AccountPolls, stop: asyncio.Event) -> None:
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                getter = asyncio.ensure_future(account.queue.get())
+                await asyncio.wait({getter, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if not getter.done():
+                    getter.cancel()
+                    return
+                *_, key, poll = getter.result()
+                account.waiting.discard(key)
+                work = asyncio.ensure_future(self._serve_one(account, poll))
+                await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done() and not await _finish(work, self._grace_s):
+                    return
+                work.result()
+        finally:
+            stopped.cancel()
+
+    async def _serve_one(self, account: AccountPolls, poll: Poll) -> None:
+        if self._is_refused(account, poll) or self._has_no_room(poll):
+            return
+        name = poll.endpoint.name
+        live = poll.endpoint.priority <= Priority.EVENTS
+        try:
+            async with asyncio.timeout(POLL_LIMIT_S):
+                reply = await account.client.call(
+                    name,
+                    poll.params,
+                    priority=poll.endpoint.priority,
+                    purpose="live" if live else "trailing",
+                )
+                every = self.interval("" if poll.target else poll.endpoint)
+                wants = await account.intake.take(reply, poll, every)
+        except ApiRefused as error:
+            self._refuse(account, poll, error)
+        except LoginRequired as error:
+            self._lost_login(account, error)
+        except (ApiError, TimeoutError) as error:
+            self._failed(account, name, str(error) or "took too long")
+        except SpoolError as error:
+            self._pause(error)
+        else:
+            self._went_well(account, poll)
+            for want in wants:
+                self._put(account, want)
+            if poll.target is None:
+                self._arm_modules(account)
+        self.progressed = time.monotonic()
+
+    def _is_refused(self, account: AccountPolls, poll: Poll) -> bool:
+        until = max(
+            (
+                account.refused[key]
+                for key in (poll.endpoint.name, f"{poll.endpoint.name}|{poll.entity_id}")
+                if key in account.refused
+            ),
+            default=None,
+        )
+        return until is not None and self._clock.now() < until
+
+    def _has_no_room(self, poll: Poll) -> bool:
+        full = self._spool.fill >= (1.0 if poll.endpoint.priority < Priority.REREAD else 0.8)
+        if self.paused and not full:
+            self.paused = False
+            self._log.info("spool.room", fill=round(self._spool.fill, 2))
+        return full
+
+    def _pause(self, error: SpoolError) -> None:
+        if not self.paused:
+            self._log.error("spool.full", error=str(error), paused="polling")
+        self.paused = True
+
+    def _refuse(self, account: AccountPolls, poll: Poll, error: ApiRefused) -> None:
+        key = poll.endpoint.name
+        if error.reaction != "scope":
+            key = f"{key}|{poll.entity_id}"
+        account.refused[key] = self._clock.now() + REFUSED_FOR
+        self._log.error("poll.refused", account=account.name, what=key, error=str(error))
+        account.failing.setdefault(key, Failing()).error = str(error)
+
+    def _lost_login(self, account: AccountPolls, error: LoginRequired) -> None:
+        if not account.login_lost:
+            self._log.error("login.required", account=account.name, error=str(error))
+        account.login_lost = True
+        account.failing["login"] = Failing(1, str(error))
+
+    def _failed(self, account: AccountPolls, name: str, error: str) -> None:
+        series = account.failing.setdefault(name, Failing())
+        series.count += 1
+        series.error = error
+        if series.count == 1 or series.count % REMIND_EVERY == 0:
+            self._log.warning(
+                "poll.failed",
+                account=account.name,
+                endpoint=name,
+                error=error,
+                failures=series.count,
+            )
+
+    def _went_well(self, account: AccountPolls, poll: Poll) -> None:
+        name = poll.endpoint.name
+        account.last_good[name] = self._clock.now()
+        if poll.target is not None:
+            account.first_done.add(poll.entity_id)
+        if account.login_lost:
+            account.login_lost = False
+            account.failing.pop("login", None)
+        for key in (name, f"{name}|{poll.entity_id}"):
+            account.refused.pop(key, None)
+            series = account.failing.pop(key, None)
+            if series:
+                self._log.info(
+                    "poll.recovered", account=account.name, endpoint=name, failures=series.count
+                )
+
+
+async def _wait(event: asyncio.Event, limit_s: float) -> None:
+    try:
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+async def _finish(work: asyncio.Future[None], grace_s: float) -> bool:
+    """Let the poll in flight end; False when it had to be cancelled."""
+    done, _ = await asyncio.wait({work}, timeout=grace_s)
+    if done:
+        return True
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    return False

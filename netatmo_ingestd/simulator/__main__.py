@@ -1,0 +1,43 @@
+"""`python -m netatmo_ingestd.simulator`: the simulated cloud as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from netatmo_ingestd.errors import IngestError
+from netatmo_ingestd.simulator.server import Plan, serve
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        serve(Plan(**vars(_parser().parse_args(arguments))))
+    except IngestError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = Plan()
+    parser = argparse.ArgumentParser(prog="simulator", description=__doc__)
+    add = parser.add_argument
+    add("--port", type=int, default=plain.port, help="0: the system chooses")
+    add("--speed", type=float, default=plain.speed, help="simulated seconds per second")
+    add("--seed", type=int, default=plain.seed, help="same seed, same values")
+    add("--stations", type=int, default=plain.stations, help="in total, 7 modules each")
+    add("--host", default=plain.host, help="a loopback address")
+    add("--days", type=int, default=plain.days, help="days of history before the start")
+    add("--origin", type=float, help="epoch at which both clocks agree (default: now)")
+    add("--accounts", type=int, default=plain.accounts, help="users who share the stations")
+    add("--apps", type=int, default=plain.apps, help="client ids, dealt to the accounts in turn")
+    add("--shared", action="store_true", help="each account also sees a station of the next")
+    add("--rotation", default=plain.rotation, help="strict, never or grace:SECONDS")
+    add("--auto-consent", action="store_true", help="the consent page answers by itself")
+    add("--password-grant", action="store_true", help="accept grant_type=password")
+    add("--app-burst", action="store_true", help="hold the app to 2 calls per user in 10 s")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

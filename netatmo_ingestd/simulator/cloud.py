@@ -1,0 +1,220 @@
+"""The cloud as an ASGI application: OAuth, data methods, quotas, and faults on top.
+
+A data call passes: bearer token, quotas, an armed request fault, scope, method. The control
+routes under /simulator are in `control`; nothing here listens on a socket (see `server`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from netatmo_ingestd.clock import Clock
+from netatmo_ingestd.simulator import consent, control, mishaps, weather
+from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad, good
+from netatmo_ingestd.simulator.faults import Switchboard
+from netatmo_ingestd.simulator.oauth import Ask, Authority, GrantError
+from netatmo_ingestd.simulator.sessions import Session
+from netatmo_ingestd.simulator.traffic import Limits, Quotas, Traffic
+from netatmo_ingestd.simulator.view import View
+from netatmo_ingestd.simulator.weather import Call, Method
+from netatmo_ingestd.simulator.world import World
+
+METHODS: Mapping[str, Method] = {**weather.METHODS}
+_NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_CROWDED = CallError(429, 11, "Failed to enter concurrency limited section")
+
+
+@dataclass(slots=True)
+class Switches:
+    """What may be changed while it runs.
+
+    auto_consent  the authorize page answers by itself, for the account named `user` or the first
+    show_invited  invited stations are listed even without get_favorites
+    """
+
+    auto_consent: bool = False
+    show_invited: bool = False
+
+
+class Cloud:
+    """One simulated cloud; `app` is what a server runs."""
+
+    def __init__(
+        self,
+        world: World,
+        authority: Authority,
+        clock: Clock,
+        limits: Limits | None = None,
+        switches: Switches | None = None,
+    ) -> None:
+        self.world = world
+        self.authority = authority
+        self.clock = clock
+        self.switches = switches or Switches()
+        self.quotas = Quotas(limits or Limits())
+        self.traffic = Traffic()
+        self.faults = Switchboard(world.seed)
+        self.ready_made: dict[str, str] = {}
+        routes = [
+            Route("/oauth2/authorize", self._authorize, methods=["GET", "POST"]),
+            Route("/oauth2/token", self._token, methods=["POST"]),
+            Route("/api/{method}", self._data, methods=["GET", "POST"]),
+            Route("/elsewhere", self._elsewhere, methods=["GET", "POST"]),
+            *control.routes(self),
+        ]
+        self.app: ASGIApp = _Counted(Starlette(routes=routes), self)
+
+    # --- data ---------------------------------------------------------------------------------
+
+    async def _data(self, request: Request) -> Response:
+        begun, now = time.perf_counter(), self.clock.time()
+        name = request.path_params["method"]
+        params = await _params(request)
+        try:
+            session = self._admit(request, now)
+            fault = self.faults.spoiler(name, session.account.user, now)
+            if fault and not mishaps.needs_answer(fault):
+                return mishaps.spoil(fault, Answer(200, b""))
+            answer = good(
+                self._call(name, params, session, now),
+                took_s=time.perf_counter() - begun,
+                now=now,
+            )
+            return mishaps.spoil(fault, answer) if fault else mishaps.plain(answer)
+        except CallError as refused:
+            self.traffic.refuse(refused)
+            return mishaps.plain(bad(refused))
+
+    def _admit(self, request: Request, now: float) -> Session:
+        """The session of the bearer token, counted against its quotas."""
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        session = self.authority.sessions.by_access(token if kind.lower() == "bearer" else "", now)
+        user = session.account.user
+        request.scope["simulator.account"] = user
+        running = self.traffic.claim(user)
+        self.quotas.spend(session.app.client_id, user, now)
+        if self.quotas.limits.parallel is not None and running > self.quotas.limits.parallel:
+            raise _CROWDED
+        return session
+
+    def _call(
+        self, name: str, params: list[tuple[str, str]], session: Session, now: float
+    ) -> object:
+        method = METHODS.get(name)
+        if method is None:
+            raise CallError(404, 31, "Method not found")
+        if not set(method.scopes) & set(session.scopes):
+            raise CallError(403, 13, "Application does not have the good scope rights")
+        faults = self.faults.world(name, session.account.user, now)
+        view = View(self.world, now, faults)
+        call = Call(params, session.account, view, faults, self.switches.show_invited)
+        body = method.answer(call)
+        self.traffic.rows += call.rows
+        return body
+
+    # --- OAuth --------------------------------------------------------------------------------
+
+    async def _authorize(self, request: Request) -> Response:
+        params = dict(await _params(request))
+        now = self.clock.time()
+        fault = self.faults.spoiler("authorize", None, now)
+        if fault:
+            return mishaps.spoil(fault, Answer(200, consent.page(params).encode(), {}, "text/html"))
+        try:
+            ask = self.authority.check(params)
+        except GrantError as refused:
+            return mishaps.plain(as_json(refused.body, 400))
+        objection = self.authority.objection(params, ask)
+        if objection:
+            return _callback(ask, error=objection)
+        if self.switches.auto_consent and request.method == "GET":
+            users = self.authority.accounts
+            account = users.get(params.get("user", ""), next(iter(users.values())))
+            return _callback(ask, code=self.authority.consent(ask, account, now))
+        return self._decide(params, ask, now)
+
+    def _decide(self, params: dict[str, str], ask: Ask, now: float) -> Response:
+        decision = params.get("decision")
+        if decision == "deny":
+            return _callback(ask, error="access_denied")
+        if decision != "allow":
+            return HTMLResponse(consent.page(params))
+        account = self.authority.login(params.get("user", ""), params.get("password", ""))
+        if account is None:
+            return HTMLResponse(consent.page(params, alert="Wrong e-mail or password."), 401)
+        return _callback(ask, code=self.authority.consent(ask, account, now))
+
+    async def _token(self, request: Request) -> Response:
+        form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
+        now = self.clock.time()
+        session = self.authority.sessions.by_refresh(form.get("refresh_token", ""))
+        fault = self.faults.spoiler("token", session.account.user if session else None, now)
+        if fault is None:
+            return mishaps.plain(self._exchange(form, now))
+        done = mishaps.needs_answer(fault)
+        return mishaps.spoil(fault, self._exchange(form, now) if done else Answer(200, b""))
+
+    def _exchange(self, form: Mapping[str, str], now: float) -> Answer:
+        try:
+            return as_json(self.authority.token(form, now), 200, _NO_STORE)
+        except GrantError as refused:
+            return as_json(refused.body, 400, _NO_STORE)
+
+    async def _elsewhere(self, request: Request) -> Response:
+        """Where redirects lead: counts who follows one with a bearer token."""
+        self.traffic.followed += 1
+        self.traffic.leaked += "authorization" in request.headers
+        return mishaps.plain(as_json({"elsewhere": True}))
+
+
+class _Counted:
+    """Counts each request from its arrival until the last byte of its answer."""
+
+    def __init__(self, app: ASGIApp, cloud: Cloud) -> None:
+        self._app = app
+        self._cloud = cloud
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/simulator"):
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        traffic = self._cloud.traffic
+        purpose = dict(scope["headers"]).get(b"x-ingest-purpose", b"").decode("latin-1")
+        traffic.enter(scope["path"].rsplit("/", 1)[-1], purpose, self._cloud.clock.time())
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            traffic.leave(status, scope.get("simulator.account", ""))
+
+
+def _callback(ask: Ask, **params: str) -> Response:
+    """Back to the application, with the state it sent."""
+    if ask.state:
+        params["state"] = ask.state
+    mark = "&" if "?" in ask.redirect_uri else "?"
+    return RedirectResponse(f"{ask.redirect_uri}{mark}{urlencode(params)}", 302)
+
+
+async def _params(request: Request) -> list[tuple[str, str]]:
+    """Arguments of a GET query, a POST form, or both."""
+    found = parse_qsl(request.url.query, keep_blank_values=True)
+    if request.method == "POST":
+        body = (await request.body()).decode("utf-8", "replace")
+        found += parse_qsl(body, keep_blank_values=True)
+    return found

@@ -1,0 +1,198 @@
+"""The control routes under /simulator: counts, faults, and what must be in a store by now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from netatmo_ingestd.simulator.faults import Fault
+from netatmo_ingestd.simulator.traffic import Limits
+from netatmo_ingestd.simulator.view import View
+from netatmo_ingestd.simulator.world import Module
+
+if TYPE_CHECKING:
+    from netatmo_ingestd.simulator.cloud import Cloud
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def routes(cloud: Cloud) -> list[Route]:
+    """All control routes of one cloud."""
+    desk = Desk(cloud)
+    table: dict[str, dict[str, Handler]] = {
+        "stats": {"GET": desk.stats},
+        "faults": {"GET": desk.armed, "POST": desk.arm, "DELETE": desk.disarm},
+        "expected": {"GET": desk.expected},
+        "world": {"GET": desk.world},
+        "rotation": {"POST": desk.rotation},
+        "token": {"GET": desk.token},
+        "settings": {"GET": desk.settings, "POST": desk.change},
+    }
+    return [
+        Route(f"/simulator/{name}", _plainly(handler), methods=[verb])
+        for name, verbs in table.items()
+        for verb, handler in verbs.items()
+    ]
+
+
+def _plainly(handler: Handler) -> Handler:
+    """A request that is not understood gets 400 and one line."""
+
+    async def answered(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (ValueError, TypeError, KeyError) as error:
+            return JSONResponse({"error": str(error.args[0] if error.args else error)}, 400)
+
+    return answered
+
+
+class Desk:
+    """One method per route."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    async def stats(self, _request: Request) -> Response:
+        cloud = self._cloud
+        return JSONResponse(
+            cloud.traffic.as_json()
+            | {
+                "over_limit": cloud.quotas.over_limit,
+                "windows": cloud.quotas.as_json(),
+                "token": dict(cloud.authority.counts),
+                "now": cloud.clock.time(),
+            }
+        )
+
+    async def armed(self, _request: Request) -> Response:
+        return JSONResponse({"armed": [fault.as_json() for fault in self._cloud.faults.armed()]})
+
+    async def arm(self, request: Request) -> Response:
+        """One fault or a list of them."""
+        specs = json.loads(await request.body())
+        faults = [self._arm(spec) for spec in (specs if isinstance(specs, list) else [specs])]
+        return JSONResponse({"armed": [fault.as_json() for fault in faults]})
+
+    def _arm(self, spec: dict[str, Any]) -> Fault:
+        cloud, now = self._cloud, self._cloud.clock.time()
+        fault = cloud.faults.arm(spec, now)
+        if fault.kind == "expire_access":
+            cloud.authority.sessions.expire_access(fault.account, now)
+        if fault.kind == "revoke":
+            cloud.authority.sessions.revoke(fault.account)
+        return fault
+
+    async def disarm(self, request: Request) -> Response:
+        fault_id = request.query_params.get("id")
+        kind = request.query_params.get("kind")
+        count = self._cloud.faults.disarm(int(fault_id) if fault_id else None, kind)
+        return JSONResponse({"disarmed": count})
+
+    async def expected(self, request: Request) -> Response:
+        """Rows of a module visible now, faults included; `begin` and `end` are inclusive."""
+        cloud, query = self._cloud, request.query_params
+        module = cloud.world.by_id.get(query.get("module", ""))
+        if module is None:
+            raise ValueError(f"module: {query.get('module')!r} is not of this world")
+        now = cloud.clock.time()
+        view = View(cloud.world, now, cloud.faults.peek(now))
+        begin, end = int(query.get("begin", module.setup)), int(query.get("end", int(now)))
+        rows = view.samples(module, begin, end)
+        return JSONResponse({"module": module.id, "now": now, "count": len(rows), "rows": rows})
+
+    async def world(self, _request: Request) -> Response:
+        cloud = self._cloud
+        return JSONResponse(
+            {
+                "seed": cloud.world.seed,
+                "setup": cloud.world.setup,
+                "origin": cloud.clock.origin,
+                "speed": cloud.clock.speed,
+                "now": cloud.clock.time(),
+                "rotation": cloud.authority.sessions.rotation,
+                "modules": [_described(module) for module in cloud.world.modules()],
+                "accounts": accounts(cloud),
+            }
+        )
+
+    async def rotation(self, request: Request) -> Response:
+        sessions = self._cloud.authority.sessions
+        sessions.rotate(json.loads(await request.body())["mode"])
+        return JSONResponse({"mode": sessions.rotation})
+
+    async def token(self, request: Request) -> Response:
+        token = request.query_params.get("refresh_token", "")
+        accepted = self._cloud.authority.sessions.accepted(token, self._cloud.clock.time())
+        return JSONResponse({"accepted": accepted})
+
+    async def settings(self, _request: Request) -> Response:
+        cloud = self._cloud
+        return JSONResponse(
+            asdict(cloud.switches)
+            | {
+                "password_grant": cloud.authority.password_grant,
+                "limits": asdict(cloud.quotas.limits),
+            }
+        )
+
+    async def change(self, request: Request) -> Response:
+        """Any of the settings that GET shows; the others stay."""
+        wanted: dict[str, Any] = json.loads(await request.body())
+        for name, value in wanted.items():
+            self._change(name, value)
+        return await self.settings(request)
+
+    def _change(self, name: str, value: Any) -> None:
+        cloud = self._cloud
+        if name == "limits":
+            unknown = sorted(set(value) - {field.name for field in fields(Limits)})
+            if unknown:
+                raise ValueError(f"limits: {unknown[0]!r} is no limit")
+            for limit, number in value.items():
+                setattr(cloud.quotas.limits, limit, number)
+        elif name == "password_grant":
+            cloud.authority.password_grant = bool(value)
+        elif name == "auto_consent":
+            cloud.switches.auto_consent = bool(value)
+        elif name == "show_invited":
+            cloud.switches.show_invited = bool(value)
+        else:
+            raise ValueError(f"{name!r} is no setting")
+
+
+def accounts(cloud: Cloud) -> list[dict[str, Any]]:
+    """What a client needs to log in as each account, and what its tokens are worth now."""
+    now, sessions = cloud.clock.time(), cloud.authority.sessions
+    apps = list(cloud.authority.apps.values())
+    return [
+        {
+            "user": account.user,
+            "password": account.password,
+            "client_id": apps[position % len(apps)].client_id,
+            "client_secret": apps[position % len(apps)].client_secret,
+            "refresh_token": cloud.ready_made.get(account.user, ""),
+            "accepted": sessions.accepted(cloud.ready_made.get(account.user, ""), now),
+            "current": sessions.current(account.user, now),
+            "stations": list(account.owns),
+            "invited": list(account.invited),
+        }
+        for position, account in enumerate(cloud.authority.accounts.values())
+    ]
+
+
+def _described(module: Module) -> dict[str, Any]:
+    return {
+        "id": module.id,
+        "type": module.type,
+        "station": module.station,
+        "name": module.name,
+        "setup": module.setup,
+        "fields": list(module.fields),
+    }

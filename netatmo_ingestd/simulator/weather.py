@@ -1,0 +1,124 @@
+"""The weather product line: which methods it answers. Other lines add a table of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from netatmo_ingestd.simulator import dashboard, measure, oddities
+from netatmo_ingestd.simulator.answers import CallError, Json, invalid_argument
+from netatmo_ingestd.simulator.faults import Fault
+from netatmo_ingestd.simulator.measure import Point, Query
+from netatmo_ingestd.simulator.sessions import Account
+from netatmo_ingestd.simulator.view import View
+from netatmo_ingestd.simulator.world import Module, Place, Station, World
+
+
+@dataclass(slots=True)
+class Call:
+    """An authorized data call.
+
+    params        arguments in the order sent, names may repeat
+    show_invited  list invited stations even without get_favorites
+    rows          how many history rows the answer holds, filled in by the method
+    """
+
+    params: Sequence[tuple[str, str]]
+    account: Account
+    view: View
+    faults: list[Fault] = field(default_factory=list)
+    show_invited: bool = False
+    rows: int = 0
+
+    def flag(self, name: str) -> bool:
+        return dict(self.params).get(name, "").lower() in ("true", "1")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A data method: any one of `scopes` unlocks it."""
+
+    scopes: tuple[str, ...]
+    answer: Callable[[Call], Json]
+
+
+def stations(call: Call) -> Json:
+    """`getstationsdata` (netatmo-api 3.1)."""
+    world, view = call.view.world, call.view
+    mine = [dashboard.device(view, world.stations[i]) for i in call.account.owns]
+    mine += [_invited(view, world.stations[i]) for i in _guests(call)]
+    devices = oddities.applied(mine, call.faults, view.now)
+    if call.flag("get_favorites"):
+        devices += _favourites(call)
+    wanted = dict(call.params).get("device_id")
+    if wanted:
+        devices = [device for device in devices if device["_id"] == wanted]
+        if not devices:
+            raise invalid_argument("device id is invalid")
+    return {"devices": devices, "user": dashboard.user(call.account.user, _home(call))}
+
+
+def measures(call: Call) -> Json:
+    """`getmeasure` (netatmo-api 3.3)."""
+    query = measure.read_query(call.params)
+    module, station = _target(call, query)
+    found = measure.points(query, module, station.zone, call.view)
+    found = _spoiled(found, query, module, call.view)
+    call.rows = len(found)
+    return measure.shape(found, query)
+
+
+METHODS: Mapping[str, Method] = {
+    "getstationsdata": Method(("read_station",), stations),
+    "getmeasure": Method(("read_station",), measures),
+}
+
+
+def _guests(call: Call) -> tuple[str, ...]:
+    shown = call.show_invited or call.flag("get_favorites")
+    return call.account.invited if shown else ()
+
+
+def _invited(view: View, station: Station) -> Json:
+    return dashboard.device(view, station) | {"read_only": True}
+
+
+def _favourites(call: Call) -> list[Json]:
+    """A stranger's station, while a `favourite` fault is armed."""
+    if not any(fault.kind == "favourite" for fault in call.faults):
+        return []
+    world = World(call.view.world.seed + 1, 1, origin=call.view.world.origin, days=30)
+    station = next(iter(world.stations.values()))
+    return [dashboard.favourite(View(world, call.view.now), station)]
+
+
+def _home(call: Call) -> Place:
+    world = call.view.world
+    owned = (*call.account.owns, *call.account.invited, *world.stations)
+    return world.stations[owned[0]].place
+
+
+def _target(call: Call, query: Query) -> tuple[Module, Station]:
+    """The module asked, if the account may see it and it is behind that device."""
+    world = call.view.world
+    visible = (*call.account.owns, *call.account.invited)
+    module = world.by_id.get(query.module_id)
+    if query.device_id not in visible or module is None or module.station != query.device_id:
+        raise CallError(404, 9, "Device not found")
+    return module, world.stations[query.device_id]
+
+
+def _spoiled(found: list[Point], query: Query, module: Module, view: View) -> list[Point]:
+    """World faults that put impossible rows or values into history."""
+    if query.scale == "max" and len(found) < query.limit:
+        fields = [name.lower() for name in module.fields]
+        for at, row in view.strays(module, "measure"):
+            values = dict(zip(fields, row, strict=True))
+            found = [*found, (at, [values.get(name) for name in query.types])]
+    for fault in view.touching("wrong_type", module):
+        name = fault.params["field"].lower()
+        if fault.params["where"] in ("measure", "both") and name in query.types:
+            index = query.types.index(name)
+            wrong = fault.params["value"]
+            found = [(at, [*v[:index], wrong, *v[index + 1 :]]) for at, v in found]
+    return found

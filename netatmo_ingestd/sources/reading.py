@@ -1,0 +1,132 @@
+"""Reading upstream JSON: each value is checked where it enters and has a type after.
+
+Nothing here raises on bad data: a value that is not what it should be comes back as None, and the
+caller notes a Problem with its JSON path.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from netatmo_ingestd.models import Json, Problem
+
+_IDENT = re.compile(r"[^|\x00-\x1f]{1,64}")
+_FIRST = datetime(2000, 1, 1, tzinfo=UTC)
+_AHEAD = timedelta(days=2)
+_INT64 = 1 << 63
+_LONG = 4096
+
+
+def number(value: Json) -> float | None:
+    """A finite float; None for anything else (a boolean is no number)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None
+
+
+def ident(value: Json) -> str | None:
+    """An id that may be part of an `_id`; opaque, case-sensitive, stray blanks kept."""
+    if isinstance(value, str) and _IDENT.fullmatch(value) and value.isprintable():
+        return value
+    return None
+
+
+def text(value: Json) -> str | None:
+    """Text that can be stored; a lone surrogate is replaced."""
+    if not isinstance(value, str):
+        return None
+    return value.encode("utf-8", "replace").decode()[:_LONG]
+
+
+def flag(value: Json) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def moment(value: Json, server: datetime) -> datetime | None:
+    """An epoch as a UTC date, if it lies between 2000 and two days after `server`."""
+    seconds = number(value)
+    if seconds is None or not 0 < seconds < 1e11:
+        return None
+    result = datetime.fromtimestamp(int(seconds), UTC)
+    return result if _FIRST <= result <= server + _AHEAD else None
+
+
+def plain(value: Json) -> Any:
+    """Any JSON value as something storable: scalars stay, the rest becomes JSON text.
+
+    Upstream keys so never become field names; integers beyond int64 become doubles.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)):
+        if isinstance(value, int) and -_INT64 <= value < _INT64:
+            return value
+        return number(value)
+    if isinstance(value, str):
+        return text(value)
+    return json.dumps(value, ensure_ascii=True)[:_LONG]
+
+
+def unknown(
+    block: Mapping[str, Json], known: Collection[str], path: str, problems: list[Problem]
+) -> tuple[tuple[str, Any], ...]:
+    """Fields without a name of ours, as data; each is noted once as drift by its path."""
+    found: list[tuple[str, Any]] = []
+    for key, value in block.items():
+        if key not in known:
+            found.append((text(key) or "", plain(value)))
+            problems.append(Problem(f"{path}.{text(key)}", "unknown field", drift=True))
+    return tuple(found)
+
+
+def blocks(
+    value: Json, path: str, problems: list[Problem]
+) -> Iterator[tuple[str, dict[str, Json]]]:
+    """The objects of a list with their JSON paths; what is no object is a Problem."""
+    if value is None:
+        return
+    if not isinstance(value, list):
+        problems.append(Problem(path, f"is {kind(value)}, not a list"))
+        return
+    for number_, item in enumerate(value):
+        where = f"{path}[{number_}]"
+        if isinstance(item, dict):
+            yield where, item
+        else:
+            problems.append(Problem(where, f"is {kind(item)}, not an object"))
+
+
+def kind(value: Json) -> str:
+    """A JSON type's name, for messages."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")
+
+
+def scrub(body: Json, secrets: Collection[str]) -> Json:
+    """A copy of `body` without the values at the paths of `secrets` (`*`: each list element)."""
+    if not isinstance(body, (dict, list)):
+        return body
+    result = json.loads(json.dumps(body))
+    for path in secrets:
+        _remove(result, path.split("."))
+    return result
+
+
+def _remove(value: Json, parts: list[str]) -> None:
+    if parts[0] == "*":
+        for item in value if isinstance(value, list) else ():
+            _remove(item, parts[1:])
+    elif isinstance(value, dict) and parts[0] in value:
+        if len(parts) == 1:
+            value[parts[0]] = "removed"
+        else:
+            _remove(value[parts[0]], parts[1:])

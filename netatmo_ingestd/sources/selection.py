@@ -1,0 +1,46 @@
+"""`include` and `exclude` of an account: which homes and modules are stored.
+
+Both name homes and modules by name or id. What an account was only invited to see, and favourites,
+stay out unless `include` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from netatmo_ingestd.models import Entity, Measurement, Parsed
+
+
+def select(parsed: Parsed, include: Sequence[str], exclude: Sequence[str]) -> Parsed:
+    """`parsed` without the entities, and their rows, that the account does not want."""
+    entities = [each for each in parsed.records if isinstance(each, Entity)]
+    wanted = {each.entity_id for each in entities if _wanted(each, include, exclude)}
+    told = {each.entity_id for each in entities}
+    kept = [
+        each
+        for each in parsed.records
+        if not isinstance(each, (Entity, Measurement))
+        or _id(each) in wanted
+        or _id(each) not in told
+    ]
+    return replace(parsed, records=kept)
+
+
+def _id(record: Entity | Measurement) -> str:
+    return record.entity_id if isinstance(record, Entity) else record.module_id
+
+
+def _wanted(entity: Entity, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    names = {
+        entity.entity_id,
+        entity.home_id,
+        entity.device_id,
+        entity.description.get("name"),
+        entity.description.get("home_name"),
+    } - {"", None}
+    if names & set(exclude):
+        return False
+    if include:
+        return bool(names & set(include))
+    return not entity.read_only
