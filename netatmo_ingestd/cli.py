@@ -172,7 +172,8 @@ def _simulator(
     del config
     from netatmo_ingestd.simulator import server  # noqa: PLC0415  # starlette is for it alone
 
-    server.serve(port=port, speed=speed, seed=seed, stations=stations, origin=origin)
+    plan = server.Plan(port=port, speed=speed, seed=seed, stations=stations, origin=origin)
+    server.serve(plan)
 
 
 @app.command("login")

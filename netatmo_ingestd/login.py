@@ -367,7 +367,7 @@ async def _exchange(
 ) -> LoginResult:
     file = TokenFile(request.folder / "token.json")
     async with token_lock(request.folder):
-        old, aside = await asyncio.to_thread(_make_way, file)
+        old, unfit = await asyncio.to_thread(_in_place, file)
         asked = request.clock.time()
         sent = digest(str(fields.get("refresh_token", "")))
         note = {"generation": old.generation if old else 0, "sent": sent, "time": asked}
@@ -387,6 +387,7 @@ async def _exchange(
             raise
         REDACTOR.protect(f"login:{request.account}", [grant.access, grant.refresh])
         token = grant.token(asked=asked, generation=old.generation + 1 if old else 1)
+        aside = await asyncio.to_thread(file.set_aside) if unfit else None
         await asyncio.to_thread(file.save, token)
     request.log.info("login.saved", account=request.account, generation=token.generation)
     granted = token.scopes if grant.scopes is not None else request.scopes
@@ -394,11 +395,11 @@ async def _exchange(
     return LoginResult(granted, missing, token.generation, aside)
 
 
-def _make_way(file: TokenFile) -> tuple[Token | None, Path | None]:
-    """The login in place; a file that cannot be one is moved aside."""
+def _in_place(file: TokenFile) -> tuple[Token | None, bool]:
+    """The login that is there, and whether it is a file that a new one may replace."""
     try:
-        return file.recover(), None
+        return file.recover(), False
     except TokenFileError as error:
         if error.kind in ("owner", "unreadable", "full"):
             raise
-        return None, file.set_aside()
+        return None, True

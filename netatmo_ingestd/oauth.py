@@ -256,7 +256,8 @@ class TokenFile:
     def recover(self) -> Token | None:
         """`load`, after finishing a save that was cut off between its fsync and its rename."""
         with suppress(TokenFileError):
-            waiting = _decode(_read_private(self.next) or b"", self.next)
+            # Up to the newline: a kill before the truncation leaves the note after the token.
+            waiting = _decode((_read_private(self.next) or b"").partition(b"\n")[0], self.next)
             with suppress(TokenFileError):
                 saved = self.load()
                 if saved is None or waiting.generation > saved.generation:
@@ -266,15 +267,14 @@ class TokenFile:
     def unanswered(self, refresh: str) -> float | None:
         """When a refresh with this very token began whose answer was never saved, else None."""
         with suppress(TokenFileError, ValueError, AttributeError, TypeError):
-            note = json.loads(_read_private(self.next) or b"{}").get("asking", {})
+            note = json.loads((_read_private(self.next) or b"").rpartition(b"\n")[2])
             if note.get("sent") == digest(refresh):
                 return float(note.get("time"))
         return None
 
     def reserve(self, note: Mapping[str, object]) -> None:
-        """Claim the room for a token before it is asked for; `note` says why the file is there."""
-        text = json.dumps({"asking": dict(note)}).encode()
-        self._write(text.ljust(PADDING))
+        """Claim the room for a token before it is asked for; `note`, behind it, outlives a crash."""
+        self._write(b" " * PADDING + b"\n" + json.dumps(dict(note)).encode())
         with _writing(self.path):
             _sync_folder(self.path.parent)
 
@@ -290,10 +290,13 @@ class TokenFile:
         self._rename()
 
     def set_aside(self) -> Path:
-        """Move a damaged file out of the way, kept."""
+        """Keep a damaged file under another name, before `save` replaces it."""
         aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
         with _writing(self.path):
-            self.path.replace(aside)
+            try:  # a second name, so that no reader finds nothing meanwhile
+                os.link(self.path, aside, follow_symlinks=False)
+            except OSError:  # a file system without links
+                self.path.replace(aside)
         return aside
 
     def _write(self, content: bytes) -> None:

@@ -258,7 +258,7 @@ class Poller:
             self._log.warning("poll.stretched", factor=round(factor, 2))
 
     async def _watch_clock(self, stop: asyncio.Event) -> None:
-        """Re-arm when wall and monotonic clock part: suspend, NTP step, a board starting in 1970."""
+        """Re-arm when wall and monotonic clock part: suspend, NTP step, a start in 1970."""
         wall, mono = time.time(), time.monotonic()
         while not stop.is_set():
             await _wait(stop, CLOCK_CHECK_S)

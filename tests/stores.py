@@ -3,7 +3,7 @@
 Plain helpers. A test (or a fixture of its own) opens what it needs:
 
     async with embedded_store(tmp_path, tls=True) as store:
-        async with AsyncMongoClient(store.uri) as client: ...
+        async with connected(store.uri) as client: ...
         await store.kill()      # SIGKILL, gone when it returns
         await store.restart()   # after a kill, or cleanly
 
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
 
 from netatmo_ingestd.embedded import EmbeddedStore
 
@@ -115,6 +116,17 @@ async def embedded_store(
         await store.stop()
 
 
+@contextlib.asynccontextmanager
+async def connected(uri: str, **options: Any) -> AsyncIterator[Any]:
+    """A Motor client that gives up within seconds, so that a killed store ends no test by time."""
+    limits = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000, "socketTimeoutMS": 20_000}
+    client: Any = AsyncIOMotorClient(uri, **{**limits, **options})
+    try:
+        yield client
+    finally:
+        client.close()
+
+
 def require_extra() -> None:
     """Skip the calling test where the extra is not installed; in CI it has to be."""
     if importlib.util.find_spec("secantus") is None and not os.environ.get("CI"):
@@ -173,6 +185,11 @@ def certificate(folder: Path) -> Path:
     )
     file.chmod(0o600)
     return file
+
+
+def port_of(uri: str) -> int:
+    """The port in a URI of ours."""
+    return int(uri.rpartition("@")[2].removeprefix("mongodb://").split("/")[0].split(":")[1])
 
 
 async def until(condition: Callable[[], object], *, within: float = 20.0, what: str = "") -> None:

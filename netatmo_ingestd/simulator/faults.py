@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-REQUEST = "request"  # spoils one answer of any endpoint, "token" and "authorize" included
+REQUEST = "request"  # spoils one answer; `endpoint` "token" or "authorize" for those two
 LOGIN = "login"  # spoils one answer of the token endpoint
 WORLD = "world"  # changes what is measured or described, for all requests while armed
 ACTION = "action"  # happens once, when armed
@@ -121,8 +121,15 @@ class Fault:
 
     def meets(self, endpoint: str, account: str | None) -> bool:
         """Whether a request is one this fault is for."""
-        here = self.endpoint in (None, endpoint) if self.group != LOGIN else endpoint == "token"
-        return here and (self.account is None or account is None or self.account == account)
+        return self._here(endpoint) and self.account in (None, account)
+
+    def _here(self, endpoint: str) -> bool:
+        """Without a name, all data methods; the login endpoints only by name or "*"."""
+        if self.group == LOGIN:
+            return endpoint == "token"
+        if self.endpoint is None:
+            return endpoint not in ("token", "authorize")
+        return self.endpoint in (endpoint, "*")
 
     def touches(self, module_id: str, station_id: str) -> bool:
         """Whether a world fault is about this module, or about the station behind it."""
@@ -157,8 +164,8 @@ class Switchboard:
             kind=spec["kind"],
             params={name: spec.get(name, default) for name, default in kind.params.items()},
             armed=now,
-            count=spec.get("count"),
-            until=until,
+            count=None if spec.get("count") is None else int(spec["count"]),
+            until=None if until is None else float(until),
             endpoint=spec.get("endpoint"),
             account=spec.get("account"),
             probability=float(spec.get("probability", 1.0)),

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad
 from netatmo_ingestd.simulator.faults import Fault
@@ -85,11 +85,12 @@ class _Cut(Response):
         self._part = answer.body[: len(answer.body) // 2 if after is None else after]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        )
-        await send({"type": "http.response.body", "body": self._part, "more_body": True})
-        # Returning without the rest makes the server drop the connection.
+        async def shortened(message: Message) -> None:
+            # A body that is never finished makes the server drop the connection.
+            rest = {"body": self._part, "more_body": True} if "body" in message else {}
+            await send({**message, **rest})
+
+        await super().__call__(scope, receive, shortened)
 
 
 class _Stall(Response):

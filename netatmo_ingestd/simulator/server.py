@@ -27,7 +27,7 @@ from netatmo_ingestd.simulator.sessions import Account, App
 from netatmo_ingestd.simulator.traffic import Limits
 from netatmo_ingestd.simulator.world import World
 
-_STOP_S = 2
+_STOP_S = 1
 MOST_STATIONS = 4096
 
 
@@ -67,9 +67,10 @@ class Running:
     greeting: dict[str, Any]
 
 
-def build(plan: Plan) -> Cloud:
+def build(plan: Plan, clock: Clock | None = None) -> Cloud:
     """World, accounts and a ready-made login for each; nothing listens yet.
 
+    clock   instead of the one of `plan`, for tests that move time by hand
     Raises  ConfigError when `plan` cannot be simulated
     """
     _checked(plan)
@@ -84,8 +85,8 @@ def build(plan: Plan) -> Cloud:
     except ValueError as error:
         raise ConfigError(f"simulator: {error}") from error
     switches = Switches(auto_consent=plan.auto_consent)
-    clock, limits = Clock(origin, plan.speed), Limits(app_burst=plan.app_burst)
-    cloud = Cloud(world, authority, clock, limits, switches)
+    limits = Limits(app_burst=plan.app_burst)
+    cloud = Cloud(world, authority, clock or Clock(origin, plan.speed), limits, switches)
     for number, account in enumerate(accounts):
         app = apps[number % len(apps)]
         cloud.ready_made[account.user] = authority.ready_made(app, account, plan.seed)

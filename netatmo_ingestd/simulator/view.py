@@ -49,12 +49,9 @@ class View:
     def newest(self, module: Module) -> Stamped | None:
         """The last visible row; looks further back the longer the silence."""
         end, span = self.uploaded(module), _BACK
-        while end + span > module.setup:
-            rows = self.rows(module, end - span, end)
-            if rows or end - span < module.setup:
-                return rows[-1] if rows else None
+        while not (rows := self.rows(module, end - span, end)) and end - span > module.setup:
             span *= 8
-        return None
+        return rows[-1] if rows else None
 
     def samples(self, module: Module, begin: float, end: float) -> list[Sample]:
         """Visible rows with named values."""

@@ -1,8 +1,8 @@
 """The simulated homes: which stations there are, and every sample they ever took.
 
 Every value is a function of (seed, module id, time): whoever knows the seed can recompute what
-must be in a store. Module k-th sample is stamped k*300 + phase + jitter; a station uploads a few
-seconds after each second sample of its own, and a sample is visible from that moment on.
+must be in a store. The k-th sample of a module is stamped k*300 + phase + jitter; a station uploads
+a few seconds after every second sample of its own, and samples are visible from the next upload on.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """A NAMain and the modules behind it."""
+    """A NAMain and the modules behind it.
+
+    parity  0 or 1: which of two samples is followed by the upload
+    """
 
     main: Module
     modules: tuple[Module, ...]
@@ -90,7 +93,6 @@ class Station:
     home_name: str
     place: Place
     parity: int
-    """0 or 1: which of two samples is followed by the upload."""
 
     @property
     def id(self) -> str:

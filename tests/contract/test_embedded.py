@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
+import struct
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import bson
 import pytest
-from pymongo import AsyncMongoClient, InsertOne, UpdateOne
-from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
+from pymongo import InsertOne, UpdateOne
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from netatmo_ingestd.embedded import (
     EmbeddedStore,
@@ -19,10 +23,9 @@ from netatmo_ingestd.embedded import (
     running_uri,
 )
 from netatmo_ingestd.errors import Busy
-from tests.stores import VARIANTS, embedded_store, until, variant_name
+from tests.stores import VARIANTS, connected, embedded_store, port_of, variant_name
 
 pytestmark = pytest.mark.contract
-Client = AsyncMongoClient[dict[str, Any]]
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
 
 
@@ -31,7 +34,7 @@ async def test_what_is_written_is_there_after_restart(
     tmp_path: Path, variant: dict[str, bool]
 ) -> None:
     """In every variant a driver logs in, writes, and finds it again at the same URI."""
-    async with embedded_store(tmp_path, **variant) as store, Client(store.uri) as client:
+    async with embedded_store(tmp_path, **variant) as store, connected(store.uri) as client:
         rows = client.netatmo.measurements
         first_uri = store.uri
         row = {"_id": "a|max|1", "time": NOON, "values": {"temperature": 21.0}, "n": 2**40}
@@ -39,7 +42,7 @@ async def test_what_is_written_is_there_after_restart(
 
         assert await store.restart() == first_uri
 
-        async with Client(store.uri, tz_aware=True) as again:
+        async with connected(store.uri, tz_aware=True) as again:
             assert await again.netatmo.measurements.find_one({}) == row
 
 
@@ -48,7 +51,7 @@ async def test_errors_can_be_ordered(tmp_path: Path, standalone: bool) -> None:
     """With test commands a store answers with the error, or the closed connection, we ask for."""
     async with (
         embedded_store(tmp_path, standalone=standalone) as store,
-        Client(store.uri, retryWrites=False) as client,
+        connected(store.uri, retryWrites=False, heartbeatFrequencyMS=500) as client,
     ):
         for data, expected in (
             ({"errorCode": 10107}, AutoReconnect),
@@ -63,7 +66,8 @@ async def test_errors_can_be_ordered(tmp_path: Path, standalone: bool) -> None:
             )
             with pytest.raises(expected):
                 await client.netatmo.events.insert_one({})
-            # A replica set that said "not primary" is looked at again after up to ten seconds.
+            # After "not primary" the driver looks again at its next heartbeat: ten seconds, if not
+            # told otherwise.
             await client.netatmo.events.insert_one({})
 
 
@@ -71,7 +75,7 @@ async def test_daemon_has_no_test_commands_and_few_rights(tmp_path: Path) -> Non
     """The store of a daemon knows no fail points, and its user may only read, write and measure."""
     async with (
         embedded_store(tmp_path, test_commands=False) as store,
-        Client(store.uri) as client,
+        connected(store.uri) as client,
     ):
         await client.netatmo.events.create_index("type")
         assert (await client.netatmo.command("collStats", "events"))["ok"] == 1
@@ -89,7 +93,7 @@ async def test_daemon_has_no_test_commands_and_few_rights(tmp_path: Path) -> Non
 
 
 async def test_second_opener_is_told_the_uri(tmp_path: Path) -> None:
-    """Beside a running store `running_uri` and `opened` give its URI, and a second start is Busy."""
+    """Beside a running store `running_uri` and `opened` give its URI; a second start is Busy."""
     folder = tmp_path / "store"
     assert running_uri(folder) is None
     async with embedded_store(tmp_path) as store:
@@ -108,7 +112,7 @@ async def test_opened_runs_one_for_the_block(tmp_path: Path) -> None:
 
     async with opened(folder) as uri:
         assert uri == running_uri(folder)
-        async with Client(uri) as client:
+        async with connected(uri) as client:
             await client.netatmo.homes.insert_one({})
 
     assert running_uri(folder) is None
@@ -117,14 +121,11 @@ async def test_opened_runs_one_for_the_block(tmp_path: Path) -> None:
 
 async def test_uri_stays_unless_the_port_is_taken(tmp_path: Path) -> None:
     """A port somebody else took is given up for another one, aloud, and that one stays."""
-    import asyncio  # noqa: PLC0415  for one listener
-
     events: list[str] = []
     async with embedded_store(tmp_path, on_event=lambda name, _: events.append(name)) as store:
         before = store.uri
         await store.stop()
-        port = int(before.rpartition("@")[2].partition(":")[2].partition("/")[0])
-        squatter = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", port)
+        squatter = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", port_of(before))
         async with squatter:
             moved = await store.store.start()
         assert moved != before
@@ -136,7 +137,7 @@ async def test_lost_password_is_replaced_aloud(tmp_path: Path) -> None:
     """Whoever loses the password file keeps the data: there is a new password, and an event."""
     events: list[str] = []
     async with embedded_store(tmp_path, on_event=lambda name, _: events.append(name)) as store:
-        async with Client(store.uri) as client:
+        async with connected(store.uri) as client:
             await client.netatmo.homes.insert_one({"_id": "home"})
         before = store.uri
         await store.stop()
@@ -146,20 +147,35 @@ async def test_lost_password_is_replaced_aloud(tmp_path: Path) -> None:
 
         assert "store.password" in events
         assert store.uri != before
-        async with Client(store.uri) as client:
+        async with connected(store.uri) as client:
             assert await client.netatmo.homes.find_one({}) == {"_id": "home"}
-        async with Client(before) as client:
+        async with connected(before) as client:
             with pytest.raises(OperationFailure):
                 await client.netatmo.homes.find_one({})
 
 
 async def test_tls_store_speaks_nothing_else(tmp_path: Path) -> None:
-    """A store with a certificate does not answer a driver that comes without TLS."""
+    """A store with a certificate gives no answer to a driver that comes without TLS."""
     async with embedded_store(tmp_path, tls=True) as store:
-        plain = store.uri.partition("&tls=")[0]
-        async with Client(plain, serverSelectionTimeoutMS=1000) as client:
-            with pytest.raises((ServerSelectionTimeoutError, AutoReconnect)):
-                await client.netatmo.homes.find_one({})
+        assert await plain_ping(port_of(store.uri)) == b""
+    (tmp_path / "other").mkdir()
+    async with embedded_store(tmp_path / "other") as store:
+        assert bson.decode((await plain_ping(port_of(store.uri)))[21:])["ok"] == 1
+
+
+async def plain_ping(port: int) -> bytes:
+    """What is answered to one OP_MSG without TLS."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    ping = bson.encode({"ping": 1, "$db": "admin"})
+    writer.write(struct.pack("<iiiiiB", 21 + len(ping), 1, 0, 2013, 0, 0) + ping)
+    try:
+        return await asyncio.wait_for(reader.read(1000), 10)
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionResetError):
+            await writer.wait_closed()
 
 
 async def test_our_query_shapes_are_right(tmp_path: Path) -> None:
@@ -174,7 +190,7 @@ async def test_our_query_shapes_are_right(tmp_path: Path) -> None:
                 key = f"{name}|{scale}|{int(time.timestamp())}"
                 rows.append({"_id": key, "module_id": name, "scale": scale, "time": time})
     dice.shuffle(rows)
-    async with embedded_store(tmp_path) as store, Client(store.uri, tz_aware=True) as client:
+    async with embedded_store(tmp_path) as store, connected(store.uri, tz_aware=True) as client:
         stored = client.netatmo.measurements
         await stored.create_index([("module_id", 1), ("scale", 1), ("time", 1)])
         await stored.bulk_write([InsertOne(row) for row in rows], ordered=False)
@@ -227,9 +243,9 @@ async def test_store_never_waits_for_a_log_reader(tmp_path: Path) -> None:
         (folder / "secantusd.toml").write_text("[server]\nport = 1\n[nonsense]\n")
         await store.restart()
         assert {"store.log", "store.log.1"} <= {f.name for f in folder.iterdir()}
-        assert Path(f"/proc/{store.pid}/cwd").resolve() == folder
+        process = Path(f"/proc/{store.pid}")
+        assert (process / "cwd").readlink() == folder
         for number in ("1", "2"):
-            assert Path(f"/proc/{store.pid}/fd/{number}").resolve() == folder / "store.log"
+            assert (process / "fd" / number).readlink() == folder / "store.log"
         wide = [f for f in (folder, *folder.rglob("*")) if f.stat().st_mode & 0o077]
         assert wide == [folder / "secantusd.toml"]
-        await until(lambda: running_uri(folder) == store.uri)
