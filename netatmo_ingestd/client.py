@@ -186,7 +186,7 @@ class Client:
                 return min(RETRY_AFTER_MOST_S, refusal.retry_after)
             return self._rng.uniform(*CROWDED_S)
         if refusal.reaction is Reaction.RETRY:
-            return self._rng.uniform(*RETRY_S) * 2 ** (tries - 1)
+            return self._rng.uniform(*RETRY_S) * 2.0 ** (tries - 1)
         return None
 
     def _give_up(self, endpoint: str, refusal: _Refusal) -> NoReturn:

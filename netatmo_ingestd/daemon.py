@@ -27,7 +27,7 @@ from netatmo_ingestd import __version__, logs, status
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.embedded import EmbeddedStore
-from netatmo_ingestd.errors import Busy, ConfigError
+from netatmo_ingestd.errors import Busy, ConfigError, SpoolError
 from netatmo_ingestd.intake import Intake, Memory
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Backoff, Budget
@@ -166,11 +166,20 @@ async def _report(parts: Parts, rest: asyncio.Event) -> None:
     """Write `status.json` now and then; feed the watchdog only while the parts progress."""
     while not rest.is_set():
         parts.reporter.write()
-        if time.monotonic() - parts.poller.progressed < status.WATCHDOG_S:
+        if await _progresses(parts):
             notify("WATCHDOG=1")
         with suppress(TimeoutError):
             await asyncio.wait_for(rest.wait(), status.EVERY_S)
     parts.reporter.write(ended=True)
+
+
+async def _progresses(parts: Parts) -> bool:
+    """This loop runs, or nobody asked; scheduler and spool must have moved as well."""
+    try:
+        await asyncio.wait_for(parts.spool.meta(), status.WATCHDOG_S)
+    except (TimeoutError, SpoolError):
+        return False
+    return time.monotonic() - parts.poller.progressed < status.WATCHDOG_S
 
 
 async def _summarize(parts: Parts, rest: asyncio.Event, log: Any) -> None:

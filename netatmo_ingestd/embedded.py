@@ -32,6 +32,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -140,6 +141,7 @@ class EmbeddedStore:
     ) -> None:
         """Start it if need be and again whenever it ended, until `stop` is set; leaves it running.
 
+        To stop the store, set `stop` first.
         Each failure doubles the pause before the next start; a run of `longest_delay` forgets them.
         Tells store.ended (error, failures, retry_in_s) and store.restarted (pid, failures).
         """
@@ -411,7 +413,10 @@ def serve(options: Mapping[str, Any]) -> int:
     _listen(server, folder / "port")
     note = {**options, "pid": os.getpid(), "port": server.port}
     _write_private(folder / "running.json", json.dumps(note))
-    signal.sigwait(ends)
+    while signal.sigtimedwait(ends, 2) is None:
+        if "secantus-accept" not in {thread.name for thread in threading.enumerate()}:
+            sys.stderr.write("nothing accepts connections any more (out of descriptors?)\n")
+            return 1  # it ends at the first error of accept(), and the rest would live on, deaf
     signal.alarm(CLOSE_S)
     with contextlib.suppress(Exception):
         server._socket.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  `stop` waits 2 s for accept()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import getpass
 import hmac
 import html
 import re
@@ -17,7 +16,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,25 +25,17 @@ import httpx
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
+from netatmo_ingestd import oauth
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import Busy, ConfigError, OAuthError
 from netatmo_ingestd.logs import REDACTOR
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.oauth import (
-    TokenFile,
-    TokenFileError,
-    digest,
-    is_token,
-    oauth_error,
-    request_token,
-    to_the_end,
-    token_lock,
-)
 from netatmo_ingestd.providers import Provider
 
 CONSENT_LIMIT_S = 600.0
 VISIT_LIMIT_S = 5.0
 HEAD_MAX = 16 * 1024
+SECRET_FIELDS = ("code", "code_verifier", "password", "refresh_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +86,7 @@ class LoginResult:
 def authorization_url(request: LoginRequest) -> Consent:
     """The consent page with a fresh state and PKCE challenge."""
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
-    REDACTOR.protect(f"login:{request.account}", [state, verifier, request.client_secret])
+    _protect(request, state, verifier)
     url = prepare_grant_uri(
         request.provider.authorize_url,
         client_id=request.client_id,
@@ -118,37 +109,25 @@ async def login_with_paste(address: str, request: LoginRequest, consent: Consent
 async def login_with_refresh_token(token: str, request: LoginRequest) -> LoginResult:
     """Take a refresh token, e.g. of the token generator at dev.netatmo.com, and prove it."""
     token = token.strip()
-    if not is_token(token):
+    if not oauth.is_token(token):
         raise ConfigError(
             f"refresh token: {len(token)} characters that cannot be one; "
             "paste the whole refresh token, on one line"
         )
-    REDACTOR.protect(f"login:{request.account}", [token, request.client_secret])
     return await _log_in(request, "refresh_token", refresh_token=token)
 
 
 async def login_with_password(user: str, password: str, request: LoginRequest) -> LoginResult:
     """grant_type=password, for servers that still take it. The password is not kept."""
-    REDACTOR.protect(f"login:{request.account}", [password, request.client_secret])
+    scope = list(request.scopes)
     try:
-        return await _log_in(
-            request,
-            "password",
-            username=user,
-            password=password,
-            scope=list(request.scopes),
-        )
+        return await _log_in(request, "password", username=user, password=password, scope=scope)
     except OAuthError as error:
         if error.code != "unauthorized_client":
             raise
-        raise OAuthError(
-            f"account {request.account}: the cloud takes no password from this app (Netatmo "
-            f"refuses it to all since July 2023); {error.cure}",
-            code=error.code,
-            status=error.status,
-            cure=error.cure,
-            final=True,
-        ) from error
+        why = "the cloud takes no password from this app (Netatmo: from none since July 2023)"
+        text = f"{why}; {error.cure}"
+        raise _refused(request.account, error.code, text, error.status) from error
 
 
 async def login_with_browser(
@@ -161,34 +140,31 @@ async def login_with_browser(
     Raises   Busy (port in use), OAuthError (refused, or nobody came), ApiUnavailable
     """
     consent = authorization_url(request)
-    callback = _Callback(request, consent)
-    async with callback:
+    async with _Callback(request, consent) as callback:
         port = callback.port
         say("Open this page in a browser on this machine and accept:")
         say(consent.url)
         say("No browser here? On the machine that has one, run this first and keep it open:")
-        say(f"  ssh -L {port}:localhost:{port} {_user()}@{socket.gethostname()}")
+        say(f"  ssh -L {port}:localhost:{port} USER@{socket.gethostname()}")
         say(f"Waiting for the browser at {request.redirect_uri} …")
         try:
             async with asyncio.timeout(limit_s):
-                code = await callback.code
+                outcome = await callback.outcome
         except TimeoutError:
-            raise OAuthError(
-                f"account {request.account}: no browser came back within {limit_s / 60:.0f} min; "
-                f"log in again: netatmo-ingestd login --account {request.account}",
-                code="timeout",
-                status=0,
-                cure=f"log in again: netatmo-ingestd login --account {request.account}",
-                final=False,
-            ) from None
-    return await _login_with_code(code, request, consent)
+            why = f"no browser came back within {limit_s / 60:.0f} min"
+            text = f"{why}; start anew: {_command(request.account)}"
+            raise _refused(request.account, "timeout", text) from None
+    if isinstance(outcome, OAuthError):
+        raise outcome
+    return await _login_with_code(outcome, request, consent)
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "USER"
+def _command(account: str) -> str:
+    return f"netatmo-ingestd login --account {account}"
+
+
+def _refused(account: str, code: str, cure: str, status: int = 0) -> OAuthError:
+    return OAuthError(f"account {account}: {cure}", code=code, status=status, cure=cure, final=True)
 
 
 # --- what the browser brings back ---------------------------------------------------------------
@@ -205,29 +181,21 @@ def read_callback(address: str, state: str, *, account: str) -> str:
         given = parse_qs(query, max_num_fields=20)
     except ValueError:
         given = {}
-    login = f"netatmo-ingestd login --account {account}"
-    seen = given.get("state", [""])
-    error = given.get("error", [""])[0]
-    if not any(name in given for name in ("code", "error")):
-        raise _refused(
-            account,
-            "no_code",
-            "there is no code in this address; accept on the consent page, then copy the whole "
-            "address of the page that fails to load",
+    state_given, error = given.get("state", []), given.get("error", [""])[0]
+    if "code" not in given and "error" not in given:
+        todo = (
+            "accept on the consent page, then copy the whole address of the page that fails to load"
         )
-    if len(seen) != 1 or not hmac.compare_digest(seen[0].encode(), state.encode()):
-        raise _refused(
-            account, "state_mismatch", f"this answer belongs to another login; start anew: {login}"
-        )
+        raise _refused(account, "no_code", f"there is no code in this address; {todo}")
+    again = f"start anew: {_command(account)}"
+    states = [text.encode("utf-8", "surrogatepass") for text in (*state_given, state)]
+    if len(states) != 2 or not hmac.compare_digest(*states):
+        raise _refused(account, "state_mismatch", f"this answer belongs to another login; {again}")
     if error:
-        raise oauth_error(error, status=0, account=account)
+        raise oauth.oauth_error(error, status=0, account=account)
     if len(given["code"]) != 1 or not re.fullmatch(r"[\x21-\x7e]{1,2048}", given["code"][0]):
-        raise _refused(account, "no_code", f"the code is cut or garbled; start anew: {login}")
+        raise _refused(account, "no_code", f"the code is cut or garbled; {again}")
     return given["code"][0]
-
-
-def _refused(account: str, code: str, cure: str) -> OAuthError:
-    return OAuthError(f"account {account}: {cure}", code=code, status=0, cure=cure, final=True)
 
 
 class _Callback:
@@ -236,13 +204,13 @@ class _Callback:
     def __init__(self, request: LoginRequest, consent: Consent) -> None:
         parts = urlsplit(request.redirect_uri)
         self.port = parts.port or 80
-        self.code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[str | OAuthError] = asyncio.get_running_loop().create_future()
         self._account = request.account
         self._state = consent.state
         self._path = parts.path
         self._hosts = {f"{name}:{self.port}" for name in ("localhost", "127.0.0.1", "[::1]")}
         self._servers: list[asyncio.Server] = []
-        self._visits: set[asyncio.Task[None]] = set()
+        self._visits: set[asyncio.Task[Any] | None] = set()
 
     async def __aenter__(self) -> _Callback:
         # Both: a browser may take "localhost" for either, and a foreign process on the other
@@ -250,7 +218,7 @@ class _Callback:
         for host in ("127.0.0.1", "::1"):
             try:
                 self._servers.append(
-                    await asyncio.start_server(self._visit, host, self.port, limit=HEAD_MAX)
+                    await asyncio.start_server(self._serve, host, self.port, limit=HEAD_MAX)
                 )
             except OSError as error:
                 if host == "::1" and error.errno != errno.EADDRINUSE:
@@ -266,20 +234,15 @@ class _Callback:
     async def __aexit__(self, *_: object) -> None:
         for server in self._servers:
             server.close()
-        if self._visits:
-            await asyncio.wait(self._visits)  # each has its own limit
+        for task in self._visits:
+            if task is not None:  # a browser opens connections in advance and leaves them idle
+                task.cancel()
         for server in self._servers:
             await server.wait_closed()
-        if self.code.done() and not self.code.cancelled():
-            self.code.exception()
-
-    def _visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._visits.add(task)
-        task.add_done_callback(self._visits.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         outcome: str | OAuthError | None = None
+        self._visits.add(task := asyncio.current_task())
         try:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 async with asyncio.timeout(VISIT_LIMIT_S):
@@ -291,15 +254,9 @@ class _Callback:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
-            self._settle(outcome)
-
-    def _settle(self, outcome: str | OAuthError | None) -> None:
-        if outcome is None or self.code.done():
-            return
-        if isinstance(outcome, OAuthError):
-            self.code.set_exception(outcome)
-        else:
-            self.code.set_result(outcome)
+            self._visits.discard(task)
+            if outcome is not None and not self.outcome.done():
+                self.outcome.set_result(outcome)
 
     def _answer(self, head: str) -> tuple[str, str, str | OAuthError | None]:
         """Status, text for the human, and what the visit decides (None: nothing)."""
@@ -311,7 +268,7 @@ class _Callback:
             return "421 Misdirected Request", "This address is not served here.", None
         if verb != "GET" or path != self._path:
             return "404 Not Found", "There is nothing here.", None
-        if self.code.done():
+        if self.outcome.done():
             return "409 Conflict", "This login has its answer already.", None
         try:
             code = read_callback(f"?{query}", self._state, account=self._account)
@@ -340,10 +297,6 @@ def _page(status: str, text: str) -> bytes:
 
 
 async def _login_with_code(code: str, request: LoginRequest, consent: Consent) -> LoginResult:
-    REDACTOR.protect(
-        f"login:{request.account}",
-        [code, consent.state, consent.verifier, request.client_secret],
-    )
     return await _log_in(
         request,
         "authorization_code",
@@ -354,52 +307,51 @@ async def _login_with_code(code: str, request: LoginRequest, consent: Consent) -
     )
 
 
-async def _log_in(request: LoginRequest, grant_type: str, **fields: object) -> LoginResult:
+async def _log_in(request: LoginRequest, grant_type: str, **fields: Any) -> LoginResult:
     """One exchange, saved. A Ctrl-C meanwhile takes effect after it: the answer may be a pair."""
+    _protect(request, *(fields[name] for name in fields if name in SECRET_FIELDS))
+    fields |= {"client_id": request.client_id, "client_secret": request.client_secret}
     await request.reserve()
     task = asyncio.create_task(_exchange(request, grant_type, fields))
-    await to_the_end(task)
+    await oauth.to_the_end(task)
     return task.result()
 
 
-async def _exchange(
-    request: LoginRequest, grant_type: str, fields: dict[str, object]
-) -> LoginResult:
-    file = TokenFile(request.folder / "token.json")
-    async with token_lock(request.folder):
+def _protect(request: LoginRequest, *more: str) -> None:
+    REDACTOR.protect(f"login:{request.account}", [request.client_secret, *more])
+
+
+async def _exchange(request: LoginRequest, grant_type: str, fields: dict[str, Any]) -> LoginResult:
+    file = oauth.TokenFile(request.folder / "token.json")
+    async with oauth.token_lock(request.folder):
         old, unfit = await asyncio.to_thread(_in_place, file)
         asked = request.clock.time()
-        sent = digest(str(fields.get("refresh_token", "")))
+        sent = oauth.digest(str(fields.get("refresh_token", "")))
         note = {"generation": old.generation if old else 0, "sent": sent, "time": asked}
         await asyncio.to_thread(file.reserve, note)
         try:
-            grant = await request_token(
-                request.http,
-                request.provider,
-                request.account,
-                grant_type,
-                client_id=request.client_id,
-                client_secret=request.client_secret,
-                **fields,
+            grant = await oauth.request_token(
+                request.http, request.provider, request.account, grant_type, **fields
             )
         except OAuthError:
             file.release()
             raise
-        REDACTOR.protect(f"login:{request.account}", [grant.access, grant.refresh])
+        _protect(request, grant.access, grant.refresh)
+        if grant.scopes is None:  # not told: what was asked for
+            grant = replace(grant, scopes=request.scopes)
         token = grant.token(asked=asked, generation=old.generation + 1 if old else 1)
         aside = await asyncio.to_thread(file.set_aside) if unfit else None
         await asyncio.to_thread(file.save, token)
     request.log.info("login.saved", account=request.account, generation=token.generation)
-    granted = token.scopes if grant.scopes is not None else request.scopes
-    missing = tuple(scope for scope in request.scopes if scope not in granted)
-    return LoginResult(granted, missing, token.generation, aside)
+    missing = tuple(scope for scope in request.scopes if scope not in token.scopes)
+    return LoginResult(token.scopes, missing, token.generation, aside)
 
 
-def _in_place(file: TokenFile) -> tuple[Token | None, bool]:
+def _in_place(file: oauth.TokenFile) -> tuple[Token | None, bool]:
     """The login that is there, and whether it is a file that a new one may replace."""
     try:
         return file.recover(), False
-    except TokenFileError as error:
+    except oauth.TokenFileError as error:
         if error.kind in ("owner", "unreadable", "full"):
             raise
         return None, True

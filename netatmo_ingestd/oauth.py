@@ -261,7 +261,7 @@ class TokenFile:
             with suppress(TokenFileError):
                 saved = self.load()
                 if saved is None or waiting.generation > saved.generation:
-                    self._rename()
+                    self.save(waiting)
         return self.load()
 
     def unanswered(self, refresh: str) -> float | None:
@@ -273,7 +273,7 @@ class TokenFile:
         return None
 
     def reserve(self, note: Mapping[str, object]) -> None:
-        """Claim the room for a token before it is asked for; `note`, behind it, outlives a crash."""
+        """Claim the room for a token before it is asked for; `note` behind it outlives a crash."""
         self._write(b" " * PADDING + b"\n" + json.dumps(dict(note)).encode())
         with _writing(self.path):
             _sync_folder(self.path.parent)

@@ -20,7 +20,13 @@ from apscheduler.triggers.date import DateTrigger
 
 from netatmo_ingestd.client import Client
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.errors import ApiError, ApiRefused, LoginRequired, SpoolError
+from netatmo_ingestd.errors import (
+    ApiError,
+    ApiRefused,
+    ApiThrottled,
+    LoginRequired,
+    SpoolError,
+)
 from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Budget
@@ -33,7 +39,7 @@ from netatmo_ingestd.spool import Spool
 FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
 REACH = timedelta(hours=3)
 REFUSED_FOR = timedelta(days=1)
-POLL_LIMIT_S = 600.0  # real time; covers the client's own retries
+OVERDUE_S = 60.0  # real time; a scheduler that late is not working
 REMIND_EVERY = 100
 CLOCK_CHECK_S = 5.0
 CLOCK_PARTED_S = 2.0
@@ -262,6 +268,8 @@ class Poller:
         wall, mono = time.time(), time.monotonic()
         while not stop.is_set():
             await _wait(stop, CLOCK_CHECK_S)
+            if not self._overdue():
+                self.progressed = time.monotonic()
             parted = (time.time() - wall) - (time.monotonic() - mono)
             wall, mono = time.time(), time.monotonic()
             if abs(parted) > CLOCK_PARTED_S:
@@ -270,6 +278,12 @@ class Poller:
                 for account, what in list(self._jobs.values()):
                     self._enqueue(account, what)
                     self._arm(account, what)
+
+    def _overdue(self) -> bool:
+        """True when a job waits that should long have run: the scheduler hangs."""
+        late = datetime.now(UTC) - timedelta(seconds=OVERDUE_S)
+        jobs = self._scheduler.get_jobs()
+        return any(job.next_run_time and job.next_run_time < late for job in jobs)
 
     # --- one poll ---------------------------------------------------------------------------------
 
@@ -297,22 +311,21 @@ class Poller:
             return
         name = poll.endpoint.name
         live = poll.endpoint.priority <= Priority.EVENTS
+        every = self.interval("" if poll.target else poll.endpoint)
+        began = self._clock.monotonic()
         try:
-            async with asyncio.timeout(POLL_LIMIT_S):
-                reply = await account.client.call(
-                    name,
-                    poll.params,
-                    priority=poll.endpoint.priority,
-                    purpose="live" if live else "trailing",
-                )
-                every = self.interval("" if poll.target else poll.endpoint)
-                wants = await account.intake.take(reply, poll, every)
-        except ApiRefused as error:
-            self._refuse(account, poll, error)
+            # The client limits each attempt; waiting for the budget has no limit.
+            reply = await account.client.call(
+                name,
+                poll.params,
+                priority=poll.endpoint.priority,
+                purpose="live" if live else "trailing",
+            )
+            wants = await account.intake.take(reply, poll, every)
+        except ApiError as error:
+            self._react(account, poll, error)
         except LoginRequired as error:
             self._lost_login(account, error)
-        except (ApiError, TimeoutError) as error:
-            self._failed(account, name, str(error) or "took too long")
         except SpoolError as error:
             self._pause(error)
         else:
@@ -321,7 +334,11 @@ class Poller:
                 self._put(account, want)
             if poll.target is None:
                 self._arm_modules(account)
-        self.progressed = time.monotonic()
+        took = self._clock.monotonic() - began
+        if took > every.total_seconds():
+            self._log.warning(
+                "poll.slow", account=account.name, endpoint=name, took_s=round(took, 1)
+            )
 
     def _is_refused(self, account: AccountPolls, poll: Poll) -> bool:
         until = max(
@@ -345,6 +362,17 @@ class Poller:
         if not self.paused:
             self._log.error("spool.full", error=str(error), paused="polling")
         self.paused = True
+
+    def _react(self, account: AccountPolls, poll: Poll, error: ApiError) -> None:
+        if isinstance(error, ApiRefused):
+            self._refuse(account, poll, error)
+            return
+        if isinstance(error, ApiThrottled):
+            target = account.budget.usage(account.name).target
+            self._log.warning(
+                "budget.paused", account=account.name, error=str(error), target=target
+            )
+        self._failed(account, poll.endpoint.name, str(error))
 
     def _refuse(self, account: AccountPolls, poll: Poll, error: ApiRefused) -> None:
         key = poll.endpoint.name

@@ -180,7 +180,7 @@ class LogSettings(Section):
 
 
 class Settings(BaseSettings):
-    """The whole configuration; frozen."""
+    """The whole configuration; frozen. Made from its arguments alone; `load` adds environment."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -210,11 +210,11 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings, init_settings)
+        return (init_settings,)
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
@@ -279,6 +279,21 @@ class Settings(BaseSettings):
         return AppSettings(client_id=app.client_id, client_secret=SecretStr(secret))
 
 
+class _WithEnvironment(Settings):
+    """The same with `NETATMO_INGESTD_…` on top."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, init_settings)
+
+
 def load(path: Path | None) -> Settings:
     """Read `path` (TOML), `accounts.d/*.toml` beside it, and the environment.
 
@@ -291,7 +306,7 @@ def load(path: Path | None) -> Settings:
         _add_account_files(raw, path.parent / "accounts.d")
     _refuse_unknown_keys(raw, where)
     try:
-        settings = Settings(**raw)
+        settings: Settings = _WithEnvironment(**raw)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_explain(error)}") from None
     if settings.account is not None:

@@ -27,7 +27,7 @@ from netatmo_ingestd.writer import Writer
 
 EVERY_S = 5.0  # real time
 STALE_S = 60.0
-WATCHDOG_S = 900.0  # a loop that did nothing for so long is hung
+WATCHDOG_S = 120.0  # scheduler or spool without progress for so long: hung
 SILENT_POLLS = 3
 
 

@@ -42,7 +42,7 @@ class Server:
         self.forms: list[dict[str, str]] = []
         self.codes: dict[str, str] = {}
         self.answer: httpx.Response | None = None
-        self.granted = ["read_station"]
+        self.granted: list[str] | None = ["read_station"]
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -195,6 +195,7 @@ def test_code_in_an_address(address: str) -> None:
         ("state=right&code=x&code=y", "no_code"),
         ("state=right&code=a%0d%0ab", "no_code"),
         ("https://api.netatmo.com/oauth2/authorize?client_id=1&state=right", "no_code"),
+        ("state=\udcff&code=x", "state_mismatch"),
         ("", "no_code"),
         ("http://[", "no_code"),
         ("&" * 5000, "no_code"),
@@ -568,6 +569,29 @@ async def test_garbage_visitor(garbage: bytes, server: Server, port: int, start:
     await visit(port, f"/callback?{server.consent(terminal.url)}")
 
     await task
+
+
+async def test_idle_connection_delays_nothing(server: Server, port: int, start: Start) -> None:
+    """A connection that a browser opened in advance and never used does not hold up the login."""
+    task, terminal = await start()
+    _, idle = await asyncio.open_connection("127.0.0.1", port)
+
+    await visit(port, f"/callback?{server.consent(terminal.url)}")
+
+    async with asyncio.timeout(login.VISIT_LIMIT_S / 2):
+        await task
+    idle.close()
+    with contextlib.suppress(OSError):
+        await idle.wait_closed()
+
+
+async def test_scopes_that_are_not_told(server: Server, request_: LoginRequest) -> None:
+    """An answer without scopes counts as having granted what was asked for."""
+    server.granted = None
+
+    result = await login.login_with_refresh_token("canary-refresh-0", request_)
+
+    assert result == LoginResult(("read_station",), (), 1)
 
 
 async def test_only_one_code(server: Server, port: int, start: Start) -> None:

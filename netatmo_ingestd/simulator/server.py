@@ -182,8 +182,7 @@ def _checked(plan: Plan) -> None:
     """One line about the first thing that cannot be simulated."""
     if not _is_loopback(plan.host):
         raise ConfigError(
-            f"simulator: host {plan.host!r} is not loopback. It holds no real secrets and checks"
-            " none; use 127.0.0.1"
+            f"simulator: host {plan.host!r} is not loopback. It serves this machine only: 127.0.0.1"
         )
     if not plan.speed > 0:
         raise ConfigError(f"simulator: speed {plan.speed} is not above 0")

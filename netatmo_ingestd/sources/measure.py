@@ -24,7 +24,7 @@ from netatmo_ingestd.models import (
     Reply,
 )
 from netatmo_ingestd.sources.quantities import UPSTREAM
-from netatmo_ingestd.sources.reading import kind, moment, number
+from netatmo_ingestd.sources.reading import kind, moment, number, text, told
 
 PAGE_ROWS = 1024
 _SECOND = timedelta(seconds=1)
@@ -86,7 +86,7 @@ def parse_rows(reply: Reply, poll: Poll) -> Parsed:
         stamps += 1
         at = moment(stamp, reply.time_server)
         if at is None:
-            problems.append(Problem(where, f"{stamp!r} is no plausible time"))
+            problems.append(Problem(where, "no plausible time"))
             continue
         newest = max(newest, at)
         numbers = _values(values, poll.types, where, problems)
@@ -104,14 +104,20 @@ def parse_rows(reply: Reply, poll: Poll) -> Parsed:
                     source="getmeasure",
                 )
             )
-    full = stamps >= PAGE_ROWS and newest > begin
-    end = newest + _SECOND if full else max(reply.time_server, newest + _SECOND)
+    full = stamps >= PAGE_ROWS
+    if full and newest <= begin:
+        # A page of unusable stamps only: what it covers is unknown, so it establishes nothing.
+        problems.append(Problem("body", f"{stamps} rows, none after the one asked from"))
+        return Parsed(records, problems)
+    # The cloud spoke of the time up to its own now, and of that only up to a full page's end.
+    server = reply.time_server.replace(microsecond=0)
+    end = min(newest + _SECOND, server) if full else server
     fact = Fact(
         entity_id=target.entity_id,
         scale="max",
         types=poll.types,
         begin=begin,
-        end=end.replace(microsecond=0),
+        end=end,
         rows=len(records),
         newest=max((record.time for record in records), default=None),
         account=poll.account,
@@ -124,7 +130,7 @@ def _rows(body: Json) -> Iterator[tuple[str, Json, Json]]:
     """(JSON path, stamp, value list) of each row, whichever shape came."""
     if isinstance(body, dict):
         for key, values in body.items():
-            yield f"body.{key}", _epoch(key), values
+            yield f"body.{text(key[:40])}", _epoch(key), values
         return
     if not isinstance(body, list):
         raise PayloadError(
@@ -137,14 +143,16 @@ def _rows(body: Json) -> Iterator[tuple[str, Json, Json]]:
         if not isinstance(segment, dict) or not isinstance(segment.get("value"), list):
             yield where, None, None
             continue
-        first, step = number(segment.get("beg_time")), number(segment.get("step_time")) or 0.0
+        first, step = number(segment.get("beg_time")), number(segment.get("step_time"))
         for place, values in enumerate(segment["value"]):
-            stamp = None if first is None else first + place * step
+            stamp = first if place == 0 else None  # one point has no `step_time`
+            if place and first is not None and step is not None and step > 0:
+                stamp = first + place * step
             yield f"{where}.value[{place}]", stamp, values
 
 
 def _epoch(key: str) -> Json:
-    return int(key) if key.isascii() and key.isdigit() and len(key) < 12 else key[:40]
+    return int(key) if key.isascii() and key.isdigit() and len(key) < 12 else None
 
 
 def _values(
@@ -153,14 +161,13 @@ def _values(
     if not isinstance(row, list):
         problems.append(Problem(where, f"is {kind(row)}, not a list of values"))
         return {}
+    if len(row) > len(types):
+        problems.append(Problem(where, f"{len(row)} values for {len(types)} types"))
     found = {}
-    for name, value in zip(types, row, strict=False):
-        if value is None:
-            continue
-        amount = number(value)
-        if amount is None:
-            problems.append(Problem(f"{where}.{name}", f"is {kind(value)}, not a number"))
-        elif not (name.lower() == "windangle" and amount < 0):
+    told_row = dict(zip(types, row, strict=False))
+    for name in told_row:
+        amount = told(told_row, name, number, where, problems)
+        if amount is not None and not (name.lower() == "windangle" and amount < 0):
             found[UPSTREAM[name.lower()]] = amount
     return found
 

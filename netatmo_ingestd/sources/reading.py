@@ -9,17 +9,45 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from netatmo_ingestd.models import Json, Problem
 
-_IDENT = re.compile(r"[^|\x00-\x1f]{1,64}")
+_IDENT = re.compile(r"[^|\x00-\x1f\ud800-\udfff]{1,64}")
+# Bounded, so that a long text costs no quadratic search.
+_WORD = r"[^\s@\"<>,;:]"
+_MAIL = re.compile(rf"{_WORD}{{1,64}}@{_WORD}{{1,255}}")
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 _AHEAD = timedelta(days=2)
 _INT64 = 1 << 63
 _LONG = 4096
+_T = TypeVar("_T")
+
+
+def told(
+    block: Mapping[str, Json],
+    key: str,
+    read: Callable[[Json], _T | None],
+    path: str,
+    problems: list[Problem],
+) -> _T | None:
+    """`read` of one field; missing and null are None.
+
+    A value that `read` cannot use is a Problem, one that had to be bent is drift.
+    """
+    value = block.get(key)
+    if value is None:
+        return None
+    result = read(value)
+    if result is None:
+        problems.append(Problem(f"{path}.{key}", f"{kind(value)} that cannot be used"))
+    elif isinstance(value, int) and not -_INT64 <= value < _INT64:
+        problems.append(Problem(f"{path}.{key}", "beyond int64; a double now", drift=True))
+    elif isinstance(value, str) and result != value:
+        problems.append(Problem(f"{path}.{key}", "no clean text; mended", drift=True))
+    return result
 
 
 def number(value: Json) -> float | None:
@@ -35,9 +63,7 @@ def number(value: Json) -> float | None:
 
 def ident(value: Json) -> str | None:
     """An id that may be part of an `_id`; opaque, case-sensitive, stray blanks kept."""
-    if isinstance(value, str) and _IDENT.fullmatch(value) and value.isprintable():
-        return value
-    return None
+    return value if isinstance(value, str) and _IDENT.fullmatch(value) else None
 
 
 def text(value: Json) -> str | None:
@@ -112,13 +138,26 @@ def kind(value: Json) -> str:
 
 
 def scrub(body: Json, secrets: Collection[str]) -> Json:
-    """A copy of `body` without the values at the paths of `secrets` (`*`: each list element)."""
-    if not isinstance(body, (dict, list)):
-        return body
-    result = json.loads(json.dumps(body))
+    """A copy of `body` without the values at the paths of `secrets` (`*`: each list element).
+
+    Mail addresses go wherever they stand: an answer is kept most surely when its shape is new.
+    """
+    # An object around it, so that the hook sees whatever stands at the top.
+    result = json.loads(json.dumps({"": body}), object_pairs_hook=_without_mail)[""]
     for path in secrets:
         _remove(result, path.split("."))
     return result
+
+
+def _without_mail(pairs: list[tuple[str, Json]]) -> Json:
+    return {_MAIL.sub("removed", key): _mail_free(value) for key, value in pairs}
+
+
+def _mail_free(value: Json) -> Json:
+    if isinstance(value, str):
+        return _MAIL.sub("removed", value)
+    # Objects inside went through the hook before.
+    return [_mail_free(item) for item in value] if isinstance(value, list) else value
 
 
 def _remove(value: Json, parts: list[str]) -> None:

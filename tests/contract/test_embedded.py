@@ -236,6 +236,22 @@ async def test_our_query_shapes_are_right(tmp_path: Path) -> None:
         assert await found(gone) == []
 
 
+async def test_no_secret_reaches_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store inherits no variable of ours, and no password stands among its arguments."""
+    monkeypatch.setenv("NETATMO_INGESTD_ACCOUNT_CLIENT_SECRET", "canary")
+    monkeypatch.setenv("SECANTUS_TEST_FAST_STORAGE", "1")
+    async with embedded_store(tmp_path) as store:
+        process = Path(f"/proc/{store.pid}")
+        environment = (process / "environ").read_text()
+        arguments = (process / "cmdline").read_text()
+
+        assert "canary" not in environment
+        assert "SECANTUS" not in environment
+        assert store.uri.partition("@")[0].rpartition(":")[2] not in arguments
+
+
 async def test_store_never_waits_for_a_log_reader(tmp_path: Path) -> None:
     """What it prints goes to a file, the one of the run before is kept, and its folder is ours."""
     folder = tmp_path / "store"
