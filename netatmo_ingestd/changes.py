@@ -82,10 +82,12 @@ def _remember(before: Known | None, entity: Entity, moment: datetime, every: tim
     if before is None:
         return Known(entity, moment, moment)
     merged = {**before.entity.state, **entity.state}
-    continues = moment - before.seen <= 3 * every and merged == dict(before.entity.state)
+    # Two missed polls make a gap of three intervals, and polls come a little late.
+    continues = moment - before.seen < 3.5 * every and merged == dict(before.entity.state)
     return Known(
         replace(
             entity,
+            home_id=entity.home_id or before.entity.home_id,
             description={**before.entity.description, **entity.description},
             state=merged,
         ),

@@ -5,6 +5,7 @@ Everything that an answer becomes, and what is remembered of it, is one transact
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import zlib
@@ -30,12 +31,13 @@ from netatmo_ingestd.models import (
     whole_seconds,
 )
 from netatmo_ingestd.settings import AccountSettings
-from netatmo_ingestd.sources.reading import scrub
-from netatmo_ingestd.sources.selection import select
+from netatmo_ingestd.sources.reading import scrub, text, without_mail
+from netatmo_ingestd.sources.selection import select, wanted
 from netatmo_ingestd.spool import LastKey, Spool
 
 ROWS = "rows"  # the pseudo endpoint under which `last` keeps each module's newest spooled row
-_INDEX = re.compile(r"\[\d+\]|body\.\d+")
+_INDEX = re.compile(r"\[\d+\]|(?<=^body)\.\d+")
+_KINDS = 500  # distinct problems that are counted by name; the rest share one count
 
 
 class Memory:
@@ -46,6 +48,7 @@ class Memory:
         self.newest: dict[str, datetime] = {}
         self.drift: Counter[str] = Counter()
         self.problems: Counter[str] = Counter()
+        self.lock = asyncio.Lock()  # one answer after the other, whosever it is
 
     async def load(self, spool: Spool) -> None:
         self.forget()
@@ -80,6 +83,7 @@ class Intake:
             if known.entity.kind == "module"
             and known.entity.account == account
             and not known.vanished
+            and self._wants(known.entity)
         }
 
     def newest(self, module_id: str) -> datetime | None:
@@ -94,10 +98,19 @@ class Intake:
 
         Raises SpoolError; then nothing is remembered and the same is asked again later.
         """
+        async with self._memory.lock:
+            return await self._take(reply, poll, every)
+
+    async def _take(self, reply: Reply, poll: Poll, every: timedelta) -> Sequence[Poll]:
         parsed = self._parse(reply, poll)
         parsed = select(parsed, self._settings.include, self._settings.exclude)
         moment = whole_seconds(reply.time_server)
-        known = self._memory.known.get(poll.endpoint.name, {})
+        known = {
+            entity_id: each
+            for entity_id, each in self._memory.known.get(poll.endpoint.name, {}).items()
+            # What the owner excluded since is not gone.
+            if each.entity.account != poll.account or self._wants(each.entity)
+        }
         entities = [each for each in parsed.records if isinstance(each, Entity)]
         about, update = changes.compare(known, entities, poll.account, moment, every)
         rows = [each for each in parsed.records if not isinstance(each, Entity)]
@@ -106,7 +119,12 @@ class Intake:
             for fact in parsed.facts
             if fact.newest
         }
-        keep = self._note(parsed.problems, poll)
+        kinds = [(self._counter(each), _kind(each, poll)) for each in parsed.problems]
+        # A drifting field is stored in its record, so its answer is kept once; a value that was
+        # set aside is only in the raw answer.
+        keep = any(not each.drift for each in parsed.problems) or any(
+            name not in counter for counter, name in kinds
+        )
         records: list[Record] = [*about, *rows, _answer(reply, poll, parsed.problems, keep=keep)]
         last: dict[LastKey, dict[str, Any]] = {
             (poll.endpoint.name, entity_id): changes.to_row(each)
@@ -119,6 +137,7 @@ class Intake:
             {entity_id: _lean(each) for entity_id, each in update.items()}
         )
         self._memory.newest |= newest
+        self._note(kinds, poll)
         for record in about:
             if isinstance(record, Change):
                 self._log.info(
@@ -143,22 +162,27 @@ class Intake:
         )
         return Parsed(problems=(problem,))
 
-    def _note(self, problems: Sequence[Problem], poll: Poll) -> bool:
-        """Count and log each kind of problem once; True when the raw answer must be kept.
+    def _wants(self, entity: Entity) -> bool:
+        return wanted(entity, self._settings.include, self._settings.exclude)
 
-        A drifting field is stored in its record, so its answer is kept once; a value that was set
-        aside is only in the raw answer.
-        """
-        keep = False
-        for problem in problems:
-            path = f"{poll.endpoint.name}: {_INDEX.sub('[]', problem.path)}: {problem.text}"[:300]
-            counter = self._memory.drift if problem.drift else self._memory.problems
-            keep = keep or not problem.drift or path not in counter
-            if path not in counter:
-                event = "parse.drift" if problem.drift else "parse.problem"
-                self._log.warning(event, account=poll.account, what=path)
-            counter[path] += 1
-        return keep
+    def _counter(self, problem: Problem) -> Counter[str]:
+        return self._memory.drift if problem.drift else self._memory.problems
+
+    def _note(self, kinds: Sequence[tuple[Counter[str], str]], poll: Poll) -> None:
+        """Count each kind of problem, and log it once."""
+        for counter, name in kinds:
+            if name not in counter and len(counter) >= _KINDS:
+                counter["more kinds"] += 1
+                continue
+            if name not in counter:
+                event = "parse.drift" if counter is self._memory.drift else "parse.problem"
+                self._log.warning(event, account=poll.account, what=name)
+            counter[name] += 1
+
+
+def _kind(problem: Problem, poll: Poll) -> str:
+    path = _INDEX.sub("[]", problem.path)
+    return text(f"{poll.endpoint.name}: {path}: {problem.text}"[:300]) or ""
 
 
 def _lean(known: Known) -> Known:
@@ -167,8 +191,11 @@ def _lean(known: Known) -> Known:
 
 
 def _answer(reply: Reply, poll: Poll, problems: Sequence[Problem], *, keep: bool) -> Answer:
-    scrubbed = scrub(reply.body, poll.endpoint.secrets)
-    text = json.dumps(scrubbed, ensure_ascii=True, separators=(",", ":"))
+    try:
+        scrubbed = scrub(reply.body, poll.endpoint.secrets)
+        raw = json.dumps(scrubbed, ensure_ascii=True, separators=(",", ":"))
+    except RecursionError:
+        raw = without_mail(reply.raw.decode("utf-8", "replace"))
     key = "|".join(part for part in (poll.account, poll.entity_id) if part)
     return Answer(
         account=poll.account,
@@ -176,6 +203,6 @@ def _answer(reply: Reply, poll: Poll, problems: Sequence[Problem], *, keep: bool
         key=key,
         time=whole_seconds(reply.time_server),
         keep=keep,
-        problems=[str(problem) for problem in problems[:50]],
-        body=zlib.compress(text.encode(), 6),
+        problems=[text(str(problem)) or "" for problem in problems[:50]],
+        body=zlib.compress(raw.encode(), 6),
     )

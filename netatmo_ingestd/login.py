@@ -34,7 +34,6 @@ from netatmo_ingestd.providers import Provider
 
 CONSENT_LIMIT_S = 600.0
 VISIT_LIMIT_S = 5.0
-HEAD_MAX = 16 * 1024
 SECRET_FIELDS = ("code", "code_verifier", "password", "refresh_token")
 
 
@@ -110,10 +109,7 @@ async def login_with_refresh_token(token: str, request: LoginRequest) -> LoginRe
     """Take a refresh token, e.g. of the token generator at dev.netatmo.com, and prove it."""
     token = token.strip()
     if not oauth.is_token(token):
-        raise ConfigError(
-            f"refresh token: {len(token)} characters that cannot be one; "
-            "paste the whole refresh token, on one line"
-        )
+        raise ConfigError(f"refresh token: {len(token)} characters are none; paste all of it")
     return await _log_in(request, "refresh_token", refresh_token=token)
 
 
@@ -126,8 +122,7 @@ async def login_with_password(user: str, password: str, request: LoginRequest) -
         if error.code != "unauthorized_client":
             raise
         why = "the cloud takes no password from this app (Netatmo: from none since July 2023)"
-        text = f"{why}; {error.cure}"
-        raise _refused(request.account, error.code, text, error.status) from error
+        raise _refused(request.account, error.code, f"{why}; {error.cure}", error.status) from error
 
 
 async def login_with_browser(
@@ -151,8 +146,9 @@ async def login_with_browser(
             async with asyncio.timeout(limit_s):
                 outcome = await callback.outcome
         except TimeoutError:
-            why = f"no browser came back within {limit_s / 60:.0f} min"
-            text = f"{why}; start anew: {_command(request.account)}"
+            text = (
+                f"no browser came back in {limit_s:.0f} s; start anew: {_command(request.account)}"
+            )
             raise _refused(request.account, "timeout", text) from None
     if isinstance(outcome, OAuthError):
         raise outcome
@@ -217,9 +213,7 @@ class _Callback:
         # one would receive the code.
         for host in ("127.0.0.1", "::1"):
             try:
-                self._servers.append(
-                    await asyncio.start_server(self._serve, host, self.port, limit=HEAD_MAX)
-                )
+                self._servers.append(await asyncio.start_server(self._serve, host, self.port))
             except OSError as error:
                 if host == "::1" and error.errno != errno.EADDRINUSE:
                     continue  # no IPv6 here
@@ -234,9 +228,8 @@ class _Callback:
     async def __aexit__(self, *_: object) -> None:
         for server in self._servers:
             server.close()
-        for task in self._visits:
-            if task is not None:  # a browser opens connections in advance and leaves them idle
-                task.cancel()
+        for task in filter(None, self._visits):
+            task.cancel()  # a browser opens connections in advance and leaves them idle
         for server in self._servers:
             await server.wait_closed()
 

@@ -185,7 +185,7 @@ class Store:
     async def merge(
         self, entity_id: str, scale: str, merge: Callable[[Coverage | None], Coverage]
     ) -> Coverage:
-        """Read a coverage document, `merge` it, replace it if its `rev` is unchanged; else again."""
+        """Read a coverage document, `merge` it, replace it if its `rev` is as read; else again."""
         collection = self._collection("coverage")
         key = f"{entity_id}|{scale}"
         for _ in range(MERGE_TRIES):

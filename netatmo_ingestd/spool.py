@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import os
 import sqlite3
 import time
@@ -140,7 +141,13 @@ class Spool:
     # --- on the thread ------------------------------------------------------------------------
 
     async def _run(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        def translated() -> _T:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                raise self._translate(error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, translated)
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
@@ -150,7 +157,7 @@ class Spool:
     def _open(self) -> None:
         try:
             self._db = self._connect()
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             if not _is_damage(error):
                 raise self._unusable(error) from error
             self._set_aside()
@@ -160,14 +167,18 @@ class Spool:
         self._count()
 
     def _connect(self) -> sqlite3.Connection:
+        # SQLite gives its log the rights of the file, so they are set before it is there.
+        self.path.touch(mode=0o600)
+        self.path.chmod(0o600)
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=1.0)
         try:
             db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            # Space freed after an outage is given back to the file system; without effect once
+            # the file has its first page, which journal_mode writes.
+            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA mmap_size=0")
-            # Space freed in an outage is given back to the file system.
-            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             db.executescript(_SCHEMA)
             row = db.execute("PRAGMA quick_check(1)").fetchone()
             if row[0] != "ok":
@@ -175,19 +186,22 @@ class Spool:
         except sqlite3.Error:
             db.close()
             raise
-        self.path.chmod(0o600)
         return db
 
     def _set_aside(self) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         self.damaged = self.path.with_name(f"spool.db.damaged-{stamp}")
-        for suffix in ("", "-wal", "-shm"):
-            old = self.path.with_name(self.path.name + suffix)
-            with contextlib.suppress(FileNotFoundError):
-                old.rename(self.damaged.with_name(self.damaged.name + suffix))
+        for number in itertools.count(2):
+            if not self.damaged.exists():
+                break
+            self.damaged = self.path.with_name(f"spool.db.damaged-{stamp}-{number}")
         try:
+            for suffix in ("", "-wal", "-shm"):
+                old = self.path.with_name(self.path.name + suffix)
+                with contextlib.suppress(FileNotFoundError):
+                    old.rename(self.damaged.with_name(self.damaged.name + suffix))
             self._db = self._connect()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from error
 
     def _count(self) -> None:
@@ -242,9 +256,13 @@ class Spool:
             self._transact(work)
         if ids:
             self._count()
-            self._connection().execute("PRAGMA incremental_vacuum(256)").fetchall()
+        # The batches are gone; giving room back is tried again at the next settle.
+        with contextlib.suppress(sqlite3.Error):
+            if ids:
+                self._connection().execute("PRAGMA incremental_vacuum(256)").fetchall()
+            if not self._ballast.exists():
+                self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if not self._ballast.exists():
-            self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._restore_ballast()
 
     def _last(self) -> dict[LastKey, dict[str, Any]]:
@@ -271,10 +289,11 @@ class Spool:
                 db.executemany(statement, rows)
             db.execute("COMMIT")
         except sqlite3.Error as error:
+            raise self._translate(error) from error
+        finally:
             with contextlib.suppress(sqlite3.Error):
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-            raise self._translate(error) from error
 
     def _restore_ballast(self) -> None:
         """Zeros that are really written: a sparse file would hold no room."""
@@ -290,9 +309,11 @@ class Spool:
             # Still no room; tried again at the next settle.
             self._ballast.unlink(missing_ok=True)
 
-    def _unusable(self, error: sqlite3.Error) -> ConfigError:
+    def _unusable(self, error: Exception) -> ConfigError:
+        # An OSError names the path by itself.
+        told = error.strerror if isinstance(error, OSError) else str(error)
         return ConfigError(
-            f"{self.path}: {error}; check owner, rights and free space of the state folder, "
+            f"{self.path}: {told}; check owner, rights and free space of the state folder, "
             "and that no other daemon uses it"
         )
 
@@ -311,8 +332,8 @@ class Spool:
             self._db = None
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    return any(word in str(error) for word in _DAMAGE)
+def _is_damage(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and any(word in str(error) for word in _DAMAGE)
 
 
 def _checksum(body: bytes) -> bytes:

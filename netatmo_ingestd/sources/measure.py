@@ -23,7 +23,7 @@ from netatmo_ingestd.models import (
     Problem,
     Reply,
 )
-from netatmo_ingestd.sources.quantities import UPSTREAM
+from netatmo_ingestd.sources.quantities import UPSTREAM, is_calm
 from netatmo_ingestd.sources.reading import kind, moment, number, text, told
 
 PAGE_ROWS = 1024
@@ -167,7 +167,7 @@ def _values(
     told_row = dict(zip(types, row, strict=False))
     for name in told_row:
         amount = told(told_row, name, number, where, problems)
-        if amount is not None and not (name.lower() == "windangle" and amount < 0):
+        if amount is not None and not is_calm(name, amount):
             found[UPSTREAM[name.lower()]] = amount
     return found
 

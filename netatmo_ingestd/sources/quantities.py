@@ -18,7 +18,7 @@ UNITS: Mapping[str, str] = {
     "wind_strength": "km/h",
     "wind_angle": "degrees; absent when calm",
     "gust_strength": "km/h",
-    "gust_angle": "degrees",
+    "gust_angle": "degrees; absent when calm",
 }
 
 # Upstream measure type to our name; upstream spelling varies in case, so keys are lower case.
@@ -35,3 +35,8 @@ UPSTREAM: Mapping[str, str] = {
     "guststrength": "gust_strength",
     "gustangle": "gust_angle",
 }
+
+
+def is_calm(name: str, amount: float) -> bool:
+    """True for an upstream angle of −1: no wind, so no direction."""
+    return name.lower() in ("windangle", "gustangle") and amount < 0

@@ -99,7 +99,10 @@ def plain(value: Json) -> Any:
         return number(value)
     if isinstance(value, str):
         return text(value)
-    return json.dumps(value, ensure_ascii=True)[:_LONG]
+    try:
+        return json.dumps(value, ensure_ascii=True)[:_LONG]
+    except RecursionError:
+        return f"{kind(value)}, nested too deeply"
 
 
 def unknown(
@@ -141,23 +144,28 @@ def scrub(body: Json, secrets: Collection[str]) -> Json:
     """A copy of `body` without the values at the paths of `secrets` (`*`: each list element).
 
     Mail addresses go wherever they stand: an answer is kept most surely when its shape is new.
+    Raises RecursionError; use `without_mail` on the text then.
     """
     # An object around it, so that the hook sees whatever stands at the top.
-    result = json.loads(json.dumps({"": body}), object_pairs_hook=_without_mail)[""]
+    result = json.loads(json.dumps({"": body}), object_pairs_hook=_clean_pairs)[""]
     for path in secrets:
         _remove(result, path.split("."))
     return result
 
 
-def _without_mail(pairs: list[tuple[str, Json]]) -> Json:
-    return {_MAIL.sub("removed", key): _mail_free(value) for key, value in pairs}
+def without_mail(told: str) -> str:
+    return _MAIL.sub("removed", told) if "@" in told else told
 
 
-def _mail_free(value: Json) -> Json:
+def _clean_pairs(pairs: list[tuple[str, Json]]) -> Json:
+    return {without_mail(key): _clean(value) for key, value in pairs}
+
+
+def _clean(value: Json) -> Json:
     if isinstance(value, str):
-        return _MAIL.sub("removed", value)
+        return without_mail(value)
     # Objects inside went through the hook before.
-    return [_mail_free(item) for item in value] if isinstance(value, list) else value
+    return [_clean(item) for item in value] if isinstance(value, list) else value
 
 
 def _remove(value: Json, parts: list[str]) -> None:

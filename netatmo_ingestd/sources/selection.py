@@ -15,23 +15,20 @@ from netatmo_ingestd.models import Entity, Measurement, Parsed
 def select(parsed: Parsed, include: Sequence[str], exclude: Sequence[str]) -> Parsed:
     """`parsed` without the entities, and their rows, that the account does not want."""
     entities = [each for each in parsed.records if isinstance(each, Entity)]
-    wanted = {each.entity_id for each in entities if _wanted(each, include, exclude)}
+    chosen = {each.entity_id for each in entities if wanted(each, include, exclude)}
     told = {each.entity_id for each in entities}
     kept = [
         each
         for each in parsed.records
         if not isinstance(each, (Entity, Measurement))
-        or _id(each) in wanted
+        or _id(each) in chosen
         or _id(each) not in told
     ]
     return replace(parsed, records=kept)
 
 
-def _id(record: Entity | Measurement) -> str:
-    return record.entity_id if isinstance(record, Entity) else record.module_id
-
-
-def _wanted(entity: Entity, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def wanted(entity: Entity, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """True when the account wants `entity` stored; `exclude` has the last word."""
     names = {
         entity.entity_id,
         entity.home_id,
@@ -44,3 +41,7 @@ def _wanted(entity: Entity, include: Sequence[str], exclude: Sequence[str]) -> b
     if include:
         return bool(names & set(include))
     return not entity.read_only
+
+
+def _id(record: Entity | Measurement) -> str:
+    return record.entity_id if isinstance(record, Entity) else record.module_id

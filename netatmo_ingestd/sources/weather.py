@@ -25,7 +25,7 @@ from netatmo_ingestd.models import (
     Reply,
     Source,
 )
-from netatmo_ingestd.sources.quantities import UPSTREAM
+from netatmo_ingestd.sources.quantities import UPSTREAM, is_calm
 from netatmo_ingestd.sources.reading import (
     blocks,
     flag,
@@ -240,7 +240,7 @@ def _read_module(
             reachable=reader.told(where, block, "reachable", flag),
             co2_calibrating=reader.told(where, block, "co2_calibrating", flag),
         ),
-        latest=latest,
+        latest=latest if latest and latest[1] else None,
         setup=reader.moment(where, block, "date_setup")
         or moment(block.get("last_setup"), reader.reply.time_server),
         read_only=home.read_only,
@@ -290,7 +290,7 @@ def _describe(
         name=next((name for name in names if name), None),
         type=module_type,
         device_id=device_id,
-        home_id=home.id,
+        home_id=home.id or None,
         home_name=home.name,
         firmware=reader.told(where, block, "firmware", number),
         last_setup=reader.moment(where, block, "last_setup"),
@@ -352,7 +352,7 @@ def _read_dashboard(
     for key in dashboard:
         if key.lower() in UPSTREAM:
             amount = reader.told(where, dashboard, key, number)
-            if amount is not None and not (key == "WindAngle" and amount < 0):  # −1: calm
+            if amount is not None and not is_calm(key, amount):
                 values[UPSTREAM[key.lower()]] = amount
         elif key in _TODAY:
             today[_TODAY[key]] = (
