@@ -6,26 +6,39 @@ Exit codes: 0 fine, 1 unhealthy, 2 configuration, 3 login needed, 4 busy.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import getpass
 import json
 import os
+import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
+from urllib.parse import unquote, urlsplit
 
-import click
 import typer
 from rich.console import Console
 
-from netatmo_ingestd import __version__, daemon, demo, doctor, embedded, login, logs, status, tables
+from netatmo_ingestd import (
+    __version__,
+    daemon,
+    demo,
+    doctor,
+    embedded,
+    login,
+    logs,
+    oauth,
+    status,
+    tables,
+)
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.settings import Settings, load
 
 _T = TypeVar("_T")
 _PLACES = (Path("config.toml"), Path("/etc/netatmo-ingestd/config.toml"))
+# typer uses the installed click, or from 0.29 on a copy of its own: whichever it is.
+_UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="netatmo-ingestd",
@@ -51,26 +64,54 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def main() -> None:
     """Run the command line; every failure of ours is one line on standard error."""
+    sys.excepthook = logs.last_words
     try:
-        app(standalone_mode=False)
+        # What a command's typer.Exit carries comes back as a value.
+        code = app(standalone_mode=False)
     except IngestError as error:
         fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except ExceptionGroup as group:
+        known, unknown = group.split(IngestError)
+        if known is None or unknown is not None:
+            raise
+        first = _leaves(known)[0]
+        fail(str(first), first.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(130) from None
-    except click.exceptions.Exit as done:
-        raise SystemExit(done.exit_code) from None
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
+    except _UsageError as error:
+        _misused(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _leaves(group: ExceptionGroup[IngestError]) -> list[IngestError]:
+    return [
+        leaf
+        for each in group.exceptions
+        for leaf in (_leaves(each) if isinstance(each, ExceptionGroup) else [each])
+    ]
+
+
+def _misused(error: Any) -> NoReturn:
+    """A command, option or value that does not exist."""
+    command = error.ctx.command_path if error.ctx else "netatmo-ingestd"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message())  # noqa: T201
+        raise SystemExit(0)
+    fail(f"{error.format_message().rstrip('.')}. Try: {command} --help", ConfigError.exit_code)
 
 
 def fail(message: str, code: int) -> NoReturn:
     """One line: what, where, what to do."""
-    print(f"netatmo-ingestd: {logs.REDACTOR.clean(message)}", file=sys.stderr)  # noqa: T201
+    _complain(message)
     raise SystemExit(code)
+
+
+def _complain(message: str) -> None:
+    line = " ".join(logs.REDACTOR.clean(message).split())
+    print(f"netatmo-ingestd: {line}", file=sys.stderr)  # noqa: T201
 
 
 def _settings(path: Path | None) -> Settings:
@@ -78,17 +119,27 @@ def _settings(path: Path | None) -> Settings:
     if path is None and named:
         path = Path(named)
     if path is None:
-        path = next((place for place in _PLACES if place.exists()), None)
+        path = next((place for place in _PLACES if _is_there(place)), None)
     settings = load(path)
     logs.setup(settings.log.level, settings.log.format)
-    for account in settings.accounts:
-        logs.REDACTOR.protect(f"conf:{account.name}", [account.client_secret.get_secret_value()])
+    apps = (*settings.accounts, *settings.apps.values())
+    logs.REDACTOR.protect("conf", [each.client_secret.get_secret_value() for each in apps])
+    uri = settings.store.uri.get_secret_value()
+    password = urlsplit(uri).password or ""
+    logs.REDACTOR.protect("conf:store", [password, unquote(password)])
     return settings
 
 
+def _is_there(place: Path) -> bool:
+    """True also for a file in a folder that we may not enter: reading it then says so."""
+    try:
+        return place.exists()
+    except PermissionError:
+        return True
+
+
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
-    with contextlib.suppress(ImportError):
-        os.umask(0o077)
+    os.umask(0o077)
     return asyncio.run(work)
 
 
@@ -114,7 +165,7 @@ def _demo(
     seconds: Annotated[
         float,
         typer.Option(
-            min=1, help="End by itself after so long; 0: at Ctrl-C.", show_default="until Ctrl-C"
+            min=0, help="End by itself after so long; 0: at Ctrl-C.", show_default="until Ctrl-C"
         ),
     ] = 0,
     speed: Annotated[
@@ -245,16 +296,11 @@ def _status(
     """
     settings = _settings(config)
     if store_uri:
-        uri = settings.store.uri.get_secret_value()
-        if settings.store.embedded:
-            uri = embedded.running_uri(settings.state_dir / "store") or ""
-            if not uri:
-                raise ConfigError("store: the embedded store is not running; start the daemon")
-        print(uri)  # noqa: T201
+        print(_store_uri(settings))  # noqa: T201
         return
     report = status.read(settings.state_dir)
     if report is None:
-        raise ConfigError(
+        raise IngestError(
             f"{settings.state_dir}/status.json: missing; no daemon has run here. "
             "Run: netatmo-ingestd run"
         )
@@ -283,7 +329,26 @@ def _doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)
 
 
+def _store_uri(settings: Settings) -> str:
+    uri = settings.store.uri.get_secret_value()
+    if not uri:
+        raise ConfigError(daemon.NO_STORE)
+    if not settings.store.embedded:
+        return uri
+    folder = settings.state_dir / "store"
+    try:
+        running = embedded.running_uri(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be read ({error.strerror}); run this as the daemon's user"
+        ) from error
+    if running is None:
+        raise IngestError("store: the embedded store is not running. Run: netatmo-ingestd run")
+    return running
+
+
 async def _daemon(settings: Settings, once: bool) -> int:
+    oauth.forbid_dumps()
     stop = daemon.Stop()
     with stop.on_signals():
         if not once:
@@ -291,11 +356,26 @@ async def _daemon(settings: Settings, once: bool) -> int:
             return 0
         problems = await daemon.run_once(settings, stop)
     for problem in problems:
-        print(f"netatmo-ingestd: {logs.REDACTOR.clean(problem)}", file=sys.stderr)  # noqa: T201
+        _complain(problem)
     return 0 if not problems else 3 if all(p.startswith("login") for p in problems) else 1
 
 
+def _ask(prompt: str, read: Callable[[str], str] = input) -> str:
+    """An answer from the terminal; Ctrl-C ends the waiting at once. Nothing else runs meanwhile."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return read(prompt)
+    except EOFError:
+        raise ConfigError(
+            "login: standard input ended before an answer; run it in a terminal, or pipe it in"
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 async def _log_in(settings: Settings, name: str, way: str) -> int:
+    oauth.forbid_dumps()
+
     def say(text: str) -> None:
         out.print(text, soft_wrap=True, markup=False)
 
@@ -304,14 +384,14 @@ async def _log_in(settings: Settings, name: str, way: str) -> int:
         if way == "token":
             result = await login.login_with_refresh_token(sys.stdin.readline(), request)
         elif way == "password":
-            user = await asyncio.to_thread(input, "User name (e-mail): ")
-            result = await login.login_with_password(user, getpass.getpass(), request)
+            user = _ask("User name (e-mail): ")
+            password = _ask("Password: ", getpass.getpass)
+            result = await login.login_with_password(user, password, request)
         elif way == "paste":
             consent = login.authorization_url(request)
             say(f"Open this page in any browser and accept:\n{consent.url}")
             say("The browser then fails to load a page: copy that page's whole address.")
-            address = await asyncio.to_thread(input, "Address: ")
-            result = await login.login_with_paste(address, request, consent)
+            result = await login.login_with_paste(_ask("Address: "), request, consent)
         else:
             result = await login.login_with_browser(request, say=say)
     say(f"Logged in as account {name}; scopes: {', '.join(result.scopes) or 'none told'}.")

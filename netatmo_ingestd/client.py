@@ -1,340 +1,349 @@
-"""One call gives one body or one typed error. The only place that talks to the data methods.
+"""One call of the cloud gives one body or one typed error.
 
-Foreign exceptions stop here. Bodies are streamed with a cap on what they unpack to (httpx unpacks
-gzip without a limit: 113 KiB became 120 MB), and an outer limit of real time (its timeouts are per
-read: a byte a second never ends). Requests go to the provider's hosts alone; no redirects, no
-proxies from the environment. The token stands in no message.
+What comes from outside ends here: httpx exceptions, odd encodings, bodies that are no JSON or too
+large, error envelopes. The token stands in one header and nowhere else. Renewing it is the work of
+`oauth`, counting calls that of `limits`, what a refusal asks for is read in `providers`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
+import re
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Protocol
-from urllib.parse import urlsplit
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Protocol
 
 import httpx
 
-from netatmo_ingestd import __version__
+from netatmo_ingestd import __version__, errors
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.errors import ApiError, ApiRefused, ApiThrottled, ApiUnavailable, LoginRequired
-from netatmo_ingestd.limits import Budget
+from netatmo_ingestd.limits import Backoff, Budget
+from netatmo_ingestd.logs import Redactor
 from netatmo_ingestd.models import Json, Priority, Reply, Token
 from netatmo_ingestd.providers import Provider, Reaction, names_application, read_refusal
 
-BODY_BYTES = 8 << 20
-DIGITS = 400  # of one number; a longer one takes quadratic time to read
-CALL_LIMIT_S = 60.0
-TRIES = 4
-CROWDED_S = (1.0, 8.0)
-RETRY_S = (2.0, 10.0)
-RETRY_AFTER_MOST_S = 60.0
-PURPOSE_HEADER = "X-Ingest-Purpose"  # the simulator counts by it; the real cloud never gets it
+BODY_MAX = 8 << 20  # bytes after decompression; the largest answer seen is some hundred KiB
+RETRIES = 3
+PASSING = (Reaction.RETRY, Reaction.CROWDED)
+RETRY_AFTER_MOST_S = 60.0  # within one call; a longer wait is for the next poll
+SANE_TIMES = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
+_ENDPOINT = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 
-# Every httpx error by what it means to us; a test fails when httpx grows one that is not here.
-UNAVAILABLE: Mapping[type[Exception], str] = {
-    httpx.TimeoutException: "no answer in time",
-    httpx.NetworkError: "the connection failed",
-    httpx.ProtocolError: "the connection broke the protocol",
-    httpx.ProxyError: "the proxy failed",
-    httpx.UnsupportedProtocol: "the address has no scheme we speak",
-    httpx.DecodingError: "the body does not unpack",
-    httpx.TooManyRedirects: "redirected without end",
-    httpx.InvalidURL: "the address is no address",
-    httpx.StreamError: "the body broke off",
-    httpx.CookieConflict: "cookies conflict",
-    httpx.HTTPStatusError: "an error status",
+# The families of httpx exceptions, the nearest one counts; a test fails when httpx grows another.
+FOREIGN: Mapping[type[Exception], tuple[Reaction, str]] = {
+    httpx.ConnectTimeout: (Reaction.RETRY, "no connection in time"),
+    httpx.ReadTimeout: (Reaction.RETRY, "the answer stopped"),
+    httpx.PoolTimeout: (Reaction.RETRY, "all connections stayed busy"),
+    httpx.TimeoutException: (Reaction.RETRY, "no answer in time"),
+    httpx.ConnectError: (Reaction.RETRY, "no connection"),
+    httpx.NetworkError: (Reaction.RETRY, "the connection broke"),
+    httpx.RemoteProtocolError: (Reaction.RETRY, "the answer was cut or is no HTTP"),
+    httpx.LocalProtocolError: (Reaction.BUG, "the request is no HTTP"),
+    httpx.UnsupportedProtocol: (Reaction.BUG, "the address is neither http nor https"),
+    httpx.HTTPError: (Reaction.RETRY, "the request failed"),
+    httpx.InvalidURL: (Reaction.BUG, "the address is invalid"),
+    httpx.CookieConflict: (Reaction.BUG, "cookies, which are not kept"),
+    httpx.StreamError: (Reaction.BUG, "the answer was read wrongly"),
+    OSError: (Reaction.RETRY, "the connection broke"),
 }
-
-
-class Tokens(Protocol):
-    """What this file needs of oauth.TokenManager."""
-
-    async def current(self) -> Token: ...
-    async def renew(self, refused: int) -> Token: ...
+_FAILED = tuple(FOREIGN)
 
 
 def open_http() -> httpx.AsyncClient:
-    """The HTTP client that every call of this program uses."""
+    """The HTTP client of the program: bounded waits, no redirects, no proxies, no cookies."""
     return httpx.AsyncClient(
+        headers={"User-Agent": f"netatmo-ingestd/{__version__}"},
+        timeout=httpx.Timeout(connect=10.0, read=20.0, write=10.0, pool=10.0),
+        limits=httpx.Limits(max_connections=10, max_keepalive_connections=4, keepalive_expiry=30),
+        # One client serves all accounts: a session cookie of one must not reach another.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         follow_redirects=False,
         trust_env=False,
-        timeout=httpx.Timeout(10.0, connect=10.0, read=20.0),
-        limits=httpx.Limits(max_connections=20, max_keepalive_connections=10),
-        headers={"User-Agent": f"netatmo-ingestd/{__version__}", "Accept": "application/json"},
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What came back on the wire."""
+class Tokens(Protocol):
+    """What `oauth.TokenManager` offers; both raise LoginRequired or ApiUnavailable."""
 
-    status: int
-    retry_after: float | None
-    json: bool
-    body: bytes
+    async def current(self) -> Token: ...
+    async def renew(self, refused: int, /) -> Token: ...
 
 
+@dataclass(eq=False)
+class _Trouble(Exception):
+    """One attempt failed; what was seen, and what it asks for."""
+
+    reaction: Reaction
+    seen: str
+    status: int = 0
+    code: int | str | None = None
+    message: str = ""
+    retry_after: float | None = None
+
+
+@dataclass(kw_only=True)
 class Client:
-    """The data methods with one account's login.
+    """Calls of one account.
 
-    call_limit_s  real time for one attempt
+    call_limit_s  real seconds that one attempt may take from connecting to the last byte
     """
 
-    def __init__(
-        self,
-        *,
-        account: str,
-        provider: Provider,
-        http: httpx.AsyncClient,
-        tokens: Tokens,
-        budget: Budget,
-        clock: Clock,
-        call_limit_s: float = CALL_LIMIT_S,
-        rng: random.Random | None = None,
-    ) -> None:
-        self._account = account
-        self._provider = provider
-        self._http = http
-        self._tokens = tokens
-        self._budget = budget
-        self._clock = clock
-        self._call_limit_s = call_limit_s
-        self._rng = rng or random.Random()  # noqa: S311  # jitter
+    account: str
+    provider: Provider
+    http: httpx.AsyncClient
+    tokens: Tokens
+    budget: Budget
+    clock: Clock
+    call_limit_s: float = 60.0
+    rng: random.Random = field(default_factory=random.Random)
 
     async def call(
         self, endpoint: str, params: Mapping[str, str], *, priority: Priority, purpose: str
     ) -> Reply:
-        """GET /api/<endpoint>, repeated as the decision table says (netatmo-api 5.2).
+        """GET `/api/<endpoint>`; each attempt waits for the budget first.
 
-        purpose  "live", "trailing", "reread" or "history"
-        Raises   ApiUnavailable, ApiThrottled, ApiRefused, LoginRequired
+        purpose  "live", "trailing", "reread" or "history"; told to a simulated cloud only
+        Raises   LoginRequired; ApiUnavailable after 4 attempts; ApiThrottled at once;
+                 ApiRefused with its `reaction`
+        Source   netatmo-api.md 5.2
         """
-        renewed = False
-        tries = 0
-        token = await self._tokens.current()
+        backoff, renewed = Backoff(2.0, 8.0, rng=self.rng), False
         while True:
-            tries += 1
-            await self._budget.reserve(self._account, priority)
+            await self.tokens.current()  # a lost login must not spend the budget
+            await self.budget.reserve(self.account, priority)
+            token = await self.tokens.current()
             try:
-                return await self._attempt(endpoint, params, token, purpose)
-            except _Refusal as refusal:
-                if refusal.reaction is Reaction.RENEW and not renewed:
-                    renewed, tries = True, tries - 1
-                    token = await self._tokens.renew(token.generation)
-                    continue
-                wait = self._wait(refusal, tries)
-                if wait is None:
-                    self._give_up(endpoint, refusal)
-            await self._clock.sleep(wait)
+                reply = await self._attempt(endpoint, params, token, purpose)
+            except _Trouble as trouble:
+                if trouble.reaction is Reaction.RENEW and not renewed:
+                    renewed = True
+                    await self.tokens.renew(token.generation)
+                elif trouble.reaction in PASSING and backoff.failures < RETRIES:
+                    told = min(trouble.retry_after or 0.0, RETRY_AFTER_MOST_S)
+                    await self.clock.sleep(max(backoff.next(), told))
+                else:
+                    raise self._error(endpoint, trouble) from trouble.__cause__
+            else:
+                self.budget.accepted(self.account)
+                return reply
 
     async def _attempt(
         self, endpoint: str, params: Mapping[str, str], token: Token, purpose: str
     ) -> Reply:
-        answer = await self._send(endpoint, params, token, purpose)
-        if answer.status != 200:
-            raise _refusal(endpoint, answer)
-        envelope = _decode(endpoint, answer)
-        self._budget.accepted(self._account)
-        received = self._clock.now()
-        return Reply(
-            body=envelope.get("body"),
-            time_server=_server_time(envelope.get("time_server"), received),
-            received=received,
-            raw=answer.body,
-        )
-
-    async def _send(
-        self, endpoint: str, params: Mapping[str, str], token: Token, purpose: str
-    ) -> _Answer:
-        url = f"{self._provider.api_url}/api/{endpoint}"
-        if urlsplit(url).hostname not in self._provider.hosts:
-            raise ApiRefused(
-                f"{endpoint}: {url} is not one of the cloud's hosts",
-                endpoint=endpoint,
-                status=0,
-                code=None,
-                reaction="bug",
-            )
-        headers = {"Authorization": f"Bearer {token.access}"}
-        if self._provider.loopback:
-            headers[PURPOSE_HEADER] = purpose
+        secrets = Redactor()
+        secrets.protect("token", [token.access, token.refresh])
         try:
-            async with asyncio.timeout(self._call_limit_s):
-                request = self._http.build_request("GET", url, params=params, headers=headers)
-                response = await self._http.send(request, stream=True)
-                try:
-                    return await _read(endpoint, response)
-                finally:
-                    await response.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
-            raise _Refusal(
-                Reaction.RETRY,
-                ApiUnavailable(f"{endpoint}: {_what(error)}", endpoint=endpoint),
-            ) from error
+            async with asyncio.timeout(self.call_limit_s):
+                request = self._request(endpoint, params, token, purpose)
+                response = await self.http.send(
+                    request, stream=True, auth=None, follow_redirects=False
+                )
+                async with aclosing(response):
+                    raw = await self._body(response)
+        except TimeoutError as error:
+            seen = f"no whole answer within {self.call_limit_s:g} s"
+            raise _Trouble(Reaction.RETRY, seen) from error
+        except _FAILED as error:
+            reaction, seen = next(FOREIGN[kind] for kind in type(error).mro() if kind in FOREIGN)
+            raise _Trouble(reaction, f"{seen} ({type(error).__name__})") from error
+        return self._read(response, raw, secrets)
 
-    def _wait(self, refusal: _Refusal, tries: int) -> float | None:
-        """Seconds until the call is repeated; None to give up."""
-        if tries >= TRIES:
+    def _request(
+        self, endpoint: str, params: Mapping[str, str], token: Token, purpose: str
+    ) -> httpx.Request:
+        if not _TOKEN.fullmatch(token.access):
+            raise _Trouble(Reaction.RELOGIN, "the saved token has characters no token has")
+        headers = {
+            "Authorization": f"Bearer {token.access}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",  # decompressed here, with a bound
+        }
+        if self.provider.loopback:
+            headers["X-Ingest-Purpose"] = purpose
+        url = f"{self.provider.api_url}/api/{endpoint}"
+        request = self.http.build_request("GET", url, params=dict(params), headers=headers)
+        safe = request.url.scheme == "https" or self.provider.loopback
+        known = request.url.host in self.provider.hosts and _ENDPOINT.fullmatch(endpoint)
+        if not (known and safe):
+            raise _Trouble(Reaction.BUG, f"{url} is not an address of {self.provider.name}")
+        return request
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        """The decoded body; empty when it cannot be read and the status says enough."""
+        try:
+            return await read_body(response)
+        except _FAILED:
+            if response.status_code < 400:
+                raise
+        except ValueError as error:
+            if response.status_code < 400:
+                seen = f"HTTP {response.status_code}, bad answer: {error}"
+                raise _Trouble(Reaction.RETRY, seen, response.status_code) from error
+        return b""
+
+    def _read(self, response: httpx.Response, raw: bytes, secrets: Redactor) -> Reply:
+        status = response.status_code
+        kind = response.headers.get("Content-Type", "application/json").lower()
+        envelope: Json = None
+        problem = f"its type is {_one_line(kind)}"
+        if "json" in kind:
+            try:
+                envelope = read_json(raw)
+                problem = "it is no envelope"
+            except ValueError as error:
+                problem = secrets.clean(_one_line(str(error)))
+        good = isinstance(envelope, dict) and "error" not in envelope
+        if 200 <= status < 300 and good and envelope.get("status", "ok") == "ok":
+            received = self.clock.now()
+            time_server = read_time(envelope.get("time_server")) or received
+            return Reply(envelope.get("body"), time_server, received, raw)
+        code, message = read_error(envelope)
+        message = secrets.clean(message)
+        signed = code is not None or status in (401, 429)  # else by something before the API
+        reaction = read_refusal(status, code, message) if signed else Reaction.RETRY
+        seen = f"HTTP {status}"
+        if code is not None:
+            code = secrets.clean(_one_line(code)) if isinstance(code, str) else code
+            seen += f', code {code} "{_one_line(message)}"'
+        elif status < 400:
+            seen += f", bad answer: {problem}"
+        raise _Trouble(reaction, seen, status, code, message, self._retry_after(response))
+
+    def _retry_after(self, response: httpx.Response) -> float | None:
+        """Seconds of the header (RFC 9110: a number or a date); None without a sane one."""
+        text = response.headers.get("Retry-After", "").strip()
+        if re.fullmatch(r"[0-9]{1,9}", text):
+            return float(text)
+        try:
+            moment = parsedate_to_datetime(text)
+        except (ValueError, TypeError, OverflowError):
             return None
-        if refusal.reaction is Reaction.CROWDED:
-            if refusal.retry_after is not None:
-                return min(RETRY_AFTER_MOST_S, refusal.retry_after)
-            return self._rng.uniform(*CROWDED_S)
-        if refusal.reaction is Reaction.RETRY:
-            return self._rng.uniform(*RETRY_S) * 2.0 ** (tries - 1)
-        return None
+        return max(0.0, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - self.clock.time())
 
-    def _give_up(self, endpoint: str, refusal: _Refusal) -> NoReturn:
-        error, reaction = refusal.error, refusal.reaction
-        if reaction is Reaction.PAUSE:
-            pause = self._budget.refused(
-                self._account,
-                application=names_application(str(error)),
-                retry_after=refusal.retry_after,
-            )
-            raise ApiThrottled(
-                f"{error}; paused for {pause:.0f} s",
-                endpoint=endpoint,
-                status=error.status,
-                code=error.code,
-                retry_after=pause,
-            ) from error
+    def _error(self, endpoint: str, trouble: _Trouble) -> errors.IngestError:
+        seen, reaction = trouble.seen, trouble.reaction
+        login = f"Run: netatmo-ingestd login --account {self.account}"
         if reaction in (Reaction.RENEW, Reaction.RELOGIN):
-            raise LoginRequired(
-                f"{error}; the login of {self._account} is refused. "
-                f"Run: netatmo-ingestd login --account {self._account}",
-                account=self._account,
-            ) from error
-        if reaction in (Reaction.SCOPE, Reaction.TARGET, Reaction.BUG):
-            raise ApiRefused(
-                str(error),
-                endpoint=endpoint,
-                status=error.status,
-                code=error.code,
-                reaction=reaction.value,
-            ) from error
-        raise error
+            return errors.LoginRequired(
+                f"{endpoint}: the login is refused ({seen}). {login}", account=self.account
+            )
+        facts: Any = {"endpoint": endpoint, "status": trouble.status, "code": trouble.code}
+        if reaction in PASSING:
+            text = f"{endpoint}: {seen}, {RETRIES + 1} attempts; it is asked again at its next turn"
+            return errors.ApiUnavailable(text, **facts)
+        if reaction is Reaction.PAUSE:
+            pause = self.budget.refused(
+                self.account,
+                application=names_application(trouble.message),
+                retry_after=trouble.retry_after,
+                unclear="user" not in trouble.message.lower(),
+            )
+            text = f"{endpoint}: a quota is used up ({seen}); nothing is sent for {pause:.0f} s"
+            return errors.ApiThrottled(text, retry_after=pause, **facts)
+        advice = {
+            Reaction.SCOPE: f"the login lacks a scope, or the method is retired. {login}",
+            Reaction.TARGET: "this login sees no such device; its topology is read again",
+        }.get(reaction, "the request itself is wrong; please report it")
+        text = f"{endpoint}: refused ({seen}), {advice}"
+        return errors.ApiRefused(text, reaction=reaction.value, **facts)
 
 
-class _Refusal(Exception):
-    """A failed attempt, between reading it and deciding what to do."""
-
-    def __init__(
-        self, reaction: Reaction, error: ApiError, retry_after: float | None = None
-    ) -> None:
-        super().__init__(str(error))
-        self.reaction = reaction
-        self.error = error
-        self.retry_after = retry_after
+# --- reading what came, pure --------------------------------------------------------------------
 
 
-# --- reading ------------------------------------------------------------------------------------
-
-
-async def _read(endpoint: str, response: httpx.Response) -> _Answer:
+async def read_body(response: httpx.Response) -> bytes:
+    """The decoded body; ValueError when it is over BODY_MAX, cut, or encoded as nobody asked."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise ValueError(f"its encoding is {_one_line(encoding)}")
+    unzip = None if encoding == "identity" else zlib.decompressobj(wbits=31)
     body = bytearray()
-    async for chunk in response.aiter_bytes(64 << 10):
-        body += chunk
-        if len(body) > BODY_BYTES:
-            raise _bad(endpoint, response.status_code, f"a body of over {BODY_BYTES} bytes")
-    seconds = response.headers.get("Retry-After", "")
-    return _Answer(
-        status=response.status_code,
-        retry_after=float(seconds) if seconds.isascii() and seconds.isdigit() else None,
-        json="json" in response.headers.get("Content-Type", ""),
-        body=bytes(body),
-    )
+    async for chunk in response.aiter_raw():
+        try:
+            body += unzip.decompress(chunk, BODY_MAX + 1 - len(body)) if unzip else chunk
+        except zlib.error as error:
+            raise ValueError("it is no gzip") from error
+        if len(body) > BODY_MAX:
+            raise ValueError(f"it has more than {BODY_MAX} bytes")
+    if unzip and not unzip.eof:
+        raise ValueError("its gzip is cut short")
+    return bytes(body)
 
 
-def _decode(endpoint: str, answer: _Answer) -> dict[str, Json]:
-    """The envelope of a good answer; what is no proper JSON object is worth another try."""
+def read_json(raw: bytes) -> Json:
+    """Strict JSON in UTF-8.
+
+    Raises ValueError, one line without the content, also for NaN, numbers that no float can hold,
+    duplicate keys, and nesting too deep to read.
+    """
     try:
-        envelope = _strict_json(answer.body)
-    except (ValueError, RecursionError) as error:
-        raise _bad(endpoint, answer.status, f"no proper JSON ({str(error)[:80]})") from error
-    if not isinstance(envelope, dict):
-        raise _bad(endpoint, answer.status, "JSON that is no object")
-    if "error" in envelope and "body" not in envelope:
-        raise _refusal(endpoint, answer)
-    return envelope
+        return _JSON.decode(raw.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON ({error.msg} at {error.pos})") from error
 
 
-def _strict_json(body: bytes) -> Json:
-    """UTF-8 JSON without NaN, endless numbers, overflowing ones or repeated keys."""
+def read_error(envelope: Json) -> tuple[int | str | None, str]:
+    """Code and message of a refusal; (None, "") when it has none.
 
-    def constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON number")
-
-    def integer(digits: str) -> int:
-        if len(digits) > DIGITS:
-            raise ValueError(f"an integer of {len(digits)} digits")
-        return int(digits)
-
-    def decimal(digits: str) -> float:
-        value = float(digits)
-        if value in (float("inf"), float("-inf")):
-            raise ValueError(f"{digits[:20]} is beyond every number")
-        return value
-
-    def unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a key stands twice in one object")
-        return found
-
-    return json.loads(
-        body.decode("utf-8"),
-        parse_constant=constant,
-        parse_int=integer,
-        parse_float=decimal,
-        object_pairs_hook=unique,
-    )
-
-
-def _refusal(endpoint: str, answer: _Answer) -> _Refusal:
-    code, message = _error_of(answer)
-    reaction = read_refusal(answer.status, code, message)
-    shown = message or ("redirected" if 300 <= answer.status < 400 else "no readable reason")
-    text = f"{endpoint}: refused ({answer.status}, code {code}): {shown}"
-    error = ApiUnavailable(text, endpoint=endpoint, status=answer.status, code=code)
-    return _Refusal(reaction, error, answer.retry_after)
-
-
-def _error_of(answer: _Answer) -> tuple[int | str | None, str]:
-    """(code, message) of an error body: the envelope, or OAuth's {"error": "…"}."""
-    if not answer.json:
+    envelope  {"error": {"code": 26, "message": "…"}}, a code may be a text ("WH009");
+              or of OAuth: {"error": "invalid_grant", "error_description": "…"}
+    """
+    error = envelope.get("error") if isinstance(envelope, dict) else None
+    if isinstance(error, str):
+        error = {"code": error, "message": envelope.get("error_description")}
+    if not isinstance(error, dict):
         return None, ""
-    try:
-        found: Any = _strict_json(answer.body)
-    except (ValueError, RecursionError):
-        return None, ""
-    error = found.get("error") if isinstance(found, dict) else None
-    if isinstance(error, dict):
-        code, message = error.get("code"), error.get("message")
-        readable = isinstance(code, (int, str)) and not isinstance(code, bool)
-        return code if readable else None, message[:200] if isinstance(message, str) else ""
-    return None, error[:200] if isinstance(error, str) else ""
+    code, message = error.get("code"), error.get("message")
+    if isinstance(code, str) and re.fullmatch(r"[0-9]{1,9}", code):
+        code = int(code)
+    if isinstance(code, bool) or not isinstance(code, (int, str)) or code == "":
+        code = None
+    return code, message if isinstance(message, str) else ""
 
 
-def _bad(endpoint: str, status: int, what: str) -> _Refusal:
-    error = ApiUnavailable(f"{endpoint}: answered {what}", endpoint=endpoint, status=status)
-    return _Refusal(Reaction.RETRY, error)
+def read_time(value: Json) -> datetime | None:
+    """`time_server` (epoch seconds) as a datetime; None when it is no time of this century."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return datetime.fromtimestamp(value, UTC) if SANE_TIMES[0] <= value < SANE_TIMES[1] else None
 
 
-def _server_time(value: Json, received: datetime) -> datetime:
-    """The cloud's clock when it told a sane time, else ours."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 9e8 < value < 4.2e9:
-        return datetime.fromtimestamp(int(value), UTC)
-    return received
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"it has the number {_one_line(text[:12])}…")
+    return number
 
 
-def _what(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    text = next((text for kind, text in UNAVAILABLE.items() if isinstance(error, kind)), "failed")
-    return f"{text} ({type(error).__name__})"
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError("it has the same key twice")
+    return found
+
+
+_JSON = json.JSONDecoder(
+    parse_constant=_finite, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique
+)
+
+
+def _one_line(text: str) -> str:
+    """A piece of an answer as part of a message."""
+    text = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]+", " ", text).strip()
+    return text if len(text) <= 120 else text[:119] + "…"

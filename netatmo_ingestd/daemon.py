@@ -14,7 +14,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,15 +34,20 @@ from netatmo_ingestd.limits import Backoff, Budget
 from netatmo_ingestd.login import LoginRequest
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.mongo import Store
-from netatmo_ingestd.oauth import TokenManager, token_folder
+from netatmo_ingestd.oauth import TokenManager, forbid_dumps
 from netatmo_ingestd.poller import AccountPolls, Poller
-from netatmo_ingestd.settings import AccountSettings, Settings
+from netatmo_ingestd.settings import NO_ACCOUNT, AccountSettings, Settings
 from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.spool import Spool
 from netatmo_ingestd.status import Reporter
+from netatmo_ingestd.tokenfile import token_folder
 from netatmo_ingestd.writer import Writer
 
 SANE_CLOCK = 1_704_067_200  # 2024: a board without a battery clock starts in 1970
+NO_STORE = (
+    'store.uri: missing; write "embedded" for a store that needs no server, '
+    "or mongodb://user:password@host/"
+)
 
 
 @dataclass
@@ -95,6 +100,7 @@ class Parts:
 async def run(settings: Settings, stop: Stop) -> None:
     """Until `stop`; raises ConfigError or Busy before anything is polled."""
     log = logs.logger()
+    forbid_dumps()
     async with build(settings) as parts:
         log.info(
             "daemon.started",
@@ -124,7 +130,7 @@ async def run_once(settings: Settings, stop: Stop) -> list[str]:
         if not await parts.writer.drain(time.monotonic() + 3 * stop.drain_s):
             reason = parts.writer.counters.reason
             problems.append(f"store: {parts.spool.records} records wait on the spool ({reason})")
-        parts.reporter.write()
+        parts.reporter.write(ended=True)
     return problems
 
 
@@ -199,7 +205,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
     """Open everything in order; close it in reverse."""
     log = logs.logger()
     if not settings.accounts:
-        raise ConfigError("accounts: none is configured; add an [[accounts]] section")
+        raise ConfigError(NO_ACCOUNT)
     if time.time() < SANE_CLOCK:
         raise ConfigError("clock: this machine's date is before 2024; set it, or start NTP")
     async with AsyncExitStack() as stack:
@@ -294,8 +300,17 @@ async def _accounts(
             ),
             budget=budget,
             intake=Intake(settings=account, spool=spool, memory=memory, log=log),
+            login=_login_of(tokens),
         )
     return accounts, managers
+
+
+def _login_of(tokens: TokenManager) -> Callable[[], tuple[str, ...] | None]:
+    def scopes() -> tuple[str, ...] | None:
+        status = tokens.status()
+        return None if status["state"] in ("none", "dead") else tuple(status["scopes"])
+
+    return scopes
 
 
 def open_budget(settings: Settings, client_id: str, clock: Clock) -> Budget:
@@ -347,10 +362,7 @@ async def _open_store(
     log = logs.logger()
     uri = settings.store.uri.get_secret_value()
     if not uri:
-        raise ConfigError(
-            'store.uri: missing; write "embedded" for a store that needs no server, '
-            "or mongodb://user:password@host/"
-        )
+        raise ConfigError(NO_STORE)
     embedded: EmbeddedStore | None = None
     name = "embedded"
     if settings.store.embedded:

@@ -9,18 +9,18 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from netatmo_ingestd import embedded, status
+from netatmo_ingestd import embedded, logs, status
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.daemon import SANE_CLOCK, open_budget
-from netatmo_ingestd.errors import ConfigError, IngestError
+from netatmo_ingestd.daemon import NO_STORE, SANE_CLOCK, open_budget
+from netatmo_ingestd.errors import ConfigError, IngestError, StoreUnavailable
 from netatmo_ingestd.mongo import INDEXES, Store
-from netatmo_ingestd.oauth import TokenFile, token_folder
 from netatmo_ingestd.settings import AccountSettings, Settings
+from netatmo_ingestd.tokenfile import TokenFile, token_folder
 
 Verdict = Literal["good", "warn", "bad"]
 CONNECT_S = 5.0
@@ -43,7 +43,10 @@ class Finding:
 async def examine(settings: Settings) -> list[Finding]:
     """All findings; never raises for what it finds."""
     findings = [_clock(), _state_dir(settings.state_dir), _sqlite()]
-    findings.append(await _cloud(settings))
+    urls = {
+        urlsplit(url).netloc: url for url in (settings.netatmo.api_url, settings.netatmo.auth_url)
+    }
+    findings += [await _cloud(url) for url in urls.values()]
     if not settings.accounts:
         findings.append(
             Finding("accounts", "bad", "none is configured", "add an [[accounts]] section")
@@ -52,7 +55,8 @@ async def examine(settings: Settings) -> list[Finding]:
         findings += _login(settings, account)
     findings += await _store(settings)
     findings += _report(settings.state_dir)
-    return findings
+    clean = logs.REDACTOR.clean
+    return [replace(each, text=clean(each.text), cure=clean(each.cure)) for each in findings]
 
 
 def _clock() -> Finding:
@@ -92,8 +96,8 @@ def _sqlite() -> Finding:
     return Finding("sqlite", "good", f"{sqlite3.sqlite_version}, one exclusive connection")
 
 
-async def _cloud(settings: Settings) -> Finding:
-    url = urlsplit(settings.netatmo.api_url)
+async def _cloud(address: str) -> Finding:
+    url = urlsplit(address)
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         async with asyncio.timeout(CONNECT_S):
@@ -117,6 +121,9 @@ def _login(settings: Settings, account: AccountSettings) -> list[Finding]:
     again = f"run: netatmo-ingestd login --account {account.name}"
     try:
         client_id = settings.app_of(account).client_id
+    except ConfigError as error:
+        return [Finding(name, "bad", str(error), "complete the [[accounts]] section")]
+    try:
         token = TokenFile(token_folder(settings.state_dir, account.name) / "token.json").load()
     except ConfigError as error:
         return [Finding(name, "bad", str(error), again)]
@@ -137,7 +144,7 @@ async def opened_store(settings: Settings) -> AsyncIterator[Store]:
     """The configured store; an embedded one is started if no daemon runs it."""
     uri = settings.store.uri.get_secret_value()
     if not uri:
-        raise ConfigError('store.uri: missing; write "embedded" or mongodb://…')
+        raise ConfigError(NO_STORE)
     if settings.store.embedded:
         async with embedded.opened(settings.state_dir / "store") as running:
             store = Store(running, settings.store.database)
@@ -187,28 +194,31 @@ async def _store(settings: Settings) -> list[Finding]:
                 findings.append(
                     Finding("store size", "good", f"{size} MiB on disk, history file {history} MiB")
                 )
-    except IngestError as error:
+    except StoreUnavailable as error:
         cure = "start MongoDB, or correct [store] uri; meanwhile everything waits on the spool"
+        if error.reason == "denied":
+            cure = "correct user, password and authSource in [store] uri, or grant readWrite"
         findings.append(Finding("store", "bad", str(error), cure))
+    except IngestError as error:  # its message names the cure
+        findings.append(Finding("store", "bad", str(error), "do that, or correct [store] uri"))
     return findings
 
 
 def _report(folder: Path) -> list[Finding]:
     """What the running daemon found out by itself."""
-    report = status.read(folder)
+    try:
+        report = status.read(folder)
+    except IngestError as error:
+        return [Finding("daemon", "bad", str(error), "do that")]
     if report is None or not report["running"]:
         return [Finding("daemon", "warn", "not running", "run: netatmo-ingestd run")]
     findings = [Finding("daemon", "good", f"running, pid {report['pid']}")]
     findings += [
-        Finding(f"store {what}", "warn", text) for what, text in report["store"]["warnings"].items()
+        Finding("daemon says", "bad", text, "see netatmo-ingestd status")
+        for text in report["troubles"]
     ]
-    if report["stretch"] > 1:
-        findings.append(
-            Finding(
-                "budget",
-                "warn",
-                f"the cadences do not fit; each is stretched {report['stretch']}×",
-                "lengthen [poll] intervals, or give accounts an app of their own",
-            )
-        )
+    findings += [
+        Finding("daemon says", "warn", text, "see netatmo-ingestd status")
+        for text in report["hints"]
+    ]
     return findings

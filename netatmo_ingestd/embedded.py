@@ -29,6 +29,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -49,6 +50,7 @@ CURE = "Run: pip install 'netatmo-ingestd[embedded]'"
 PORTS = range(20000, 32000)
 CLOSE_S = 15  # a clean end may take so long, then the kernel ends it, whoever still waits
 LOG_BYTES = 1 << 20
+JOURNAL_BYTES = 10 << 20  # what WiredTiger wants for its next one
 PACKAGES = str(Path(__file__).resolve().parents[1])
 
 log = logging.getLogger(__name__)
@@ -237,7 +239,8 @@ class EmbeddedStore:
             if process.returncode == ConfigError.exit_code:
                 raise ConfigError(self._epitaph("could not start"))
             if process.returncode is not None:
-                raise StoreUnavailable(self._epitaph("could not start"), reason="down")
+                reason = "full" if shutil.disk_usage(self.folder).free < JOURNAL_BYTES else "down"
+                raise StoreUnavailable(self._epitaph("could not start"), reason=reason)
             if time.monotonic() > limit:
                 msg = f"{self.folder}: embedded store not ready after {self._start_timeout} s"
                 raise StoreUnavailable(msg, reason="timeout")
@@ -266,7 +269,8 @@ class EmbeddedStore:
             text = (self.folder / "store.log").read_text("utf-8", "replace").strip()
         last = text.rsplit("\n", 1)[-1][:300]
         code = self._process.returncode if self._process else None
-        return f"embedded store {what} (exit {code}): {last or 'it said nothing'}"
+        room = shutil.disk_usage(self.folder).free >> 20
+        return f"embedded store {what} (exit {code}, {room} MiB free): {last or 'it said nothing'}"
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,6 @@
 """The four ways to a login: browser, pasted address, pasted refresh token, password.
 
-Each ends with a token saved under the lock of `oauth`, one generation on, so a running daemon
+Each ends with a token saved under the lock of `tokenfile`, one generation on, so a running daemon
 picks it up by itself. An older login stays usable until the new one is on disk. Nothing here
 prints: what the operator must see goes through `say`.
 """
@@ -25,7 +25,7 @@ import httpx
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from netatmo_ingestd import oauth
+from netatmo_ingestd import grants, oauth, tokenfile
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import Busy, ConfigError, OAuthError
 from netatmo_ingestd.logs import REDACTOR
@@ -41,7 +41,7 @@ SECRET_FIELDS = ("code", "code_verifier", "password", "refresh_token")
 class LoginRequest:
     """What the four ways share.
 
-    folder   of the account (`oauth.token_folder`)
+    folder   of the account (`tokenfile.token_folder`)
     scopes   of the account's products
     reserve  waits for one call of the budget
     """
@@ -108,7 +108,7 @@ async def login_with_paste(address: str, request: LoginRequest, consent: Consent
 async def login_with_refresh_token(token: str, request: LoginRequest) -> LoginResult:
     """Take a refresh token, e.g. of the token generator at dev.netatmo.com, and prove it."""
     token = token.strip()
-    if not oauth.is_token(token):
+    if not grants.is_token(token):
         raise ConfigError(f"refresh token: {len(token)} characters are none; paste all of it")
     return await _log_in(request, "refresh_token", refresh_token=token)
 
@@ -188,7 +188,7 @@ def read_callback(address: str, state: str, *, account: str) -> str:
     if len(states) != 2 or not hmac.compare_digest(*states):
         raise _refused(account, "state_mismatch", f"this answer belongs to another login; {again}")
     if error:
-        raise oauth.oauth_error(error, status=0, account=account)
+        raise grants.oauth_error(error, status=0, account=account)
     if len(given["code"]) != 1 or not re.fullmatch(r"[\x21-\x7e]{1,2048}", given["code"][0]):
         raise _refused(account, "no_code", f"the code is cut or garbled; {again}")
     return given["code"][0]
@@ -315,15 +315,15 @@ def _protect(request: LoginRequest, *more: str) -> None:
 
 
 async def _exchange(request: LoginRequest, grant_type: str, fields: dict[str, Any]) -> LoginResult:
-    file = oauth.TokenFile(request.folder / "token.json")
-    async with oauth.token_lock(request.folder):
+    file = tokenfile.TokenFile(request.folder / "token.json")
+    async with tokenfile.token_lock(request.folder):
         old, unfit = await asyncio.to_thread(_in_place, file)
         asked = request.clock.time()
-        sent = oauth.digest(str(fields.get("refresh_token", "")))
+        sent = tokenfile.digest(str(fields.get("refresh_token", "")))
         note = {"generation": old.generation if old else 0, "sent": sent, "time": asked}
         await asyncio.to_thread(file.reserve, note)
         try:
-            grant = await oauth.request_token(
+            grant = await grants.request_token(
                 request.http, request.provider, request.account, grant_type, **fields
             )
         except OAuthError:
@@ -340,11 +340,11 @@ async def _exchange(request: LoginRequest, grant_type: str, fields: dict[str, An
     return LoginResult(token.scopes, missing, token.generation, aside)
 
 
-def _in_place(file: oauth.TokenFile) -> tuple[Token | None, bool]:
+def _in_place(file: tokenfile.TokenFile) -> tuple[Token | None, bool]:
     """The login that is there, and whether it is a file that a new one may replace."""
     try:
         return file.recover(), False
-    except oauth.TokenFileError as error:
+    except tokenfile.TokenFileError as error:
         if error.kind in ("owner", "unreadable", "full"):
             raise
         return None, True

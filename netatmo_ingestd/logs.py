@@ -1,19 +1,22 @@
 """structlog set-up, event names, redaction.
 
 Redaction has three layers: our code never passes a secret to a logger; a processor replaces every
-live secret string, as it is and percent- or base64-encoded; foreign loggers stay at WARNING
-(httpx logs whole addresses at INFO).
+live secret string, as it is, percent-encoded, escaped as in JSON, or inside a base64 text (at each
+of its three alignments); foreign loggers stay at WARNING (httpx logs whole addresses at INFO).
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import logging
+import math
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from types import TracebackType
 from typing import Any, TextIO
-from urllib.parse import quote, quote_plus
 
 import structlog
 from structlog.typing import EventDict
@@ -63,18 +66,36 @@ class Redactor:
 
     def __init__(self) -> None:
         self._secrets: dict[str, frozenset[str]] = {}
+        self._forms: tuple[str, ...] = ()
+        self._encoded: tuple[re.Pattern[str], ...] = ()
 
     def protect(self, name: str, values: Iterable[str]) -> None:
-        """Hide `values` from now on; a later call with the same name replaces them."""
-        self._secrets[name] = frozenset(
-            form for value in values if len(value) >= 6 for form in _forms(value)
-        )
+        """Hide `values` from now on; a later call with the same name replaces them.
+
+        What is shorter than six characters is no secret worth the name, and would garble the log.
+        """
+        secrets = frozenset(value for value in values if len(value) >= 6)
+        if self._secrets.get(name) == secrets:
+            return
+        self._secrets[name] = secrets
+        every = frozenset().union(*self._secrets.values())
+        # The longest first: one secret may be the beginning of another.
+        forms = {form for secret in every for form in _forms(secret)}
+        self._forms = tuple(sorted(forms, key=len, reverse=True))
+        odd = (secret for secret in every if not secret.isascii() or not secret.isalnum())
+        self._encoded = tuple(map(_percent_encoded, sorted(odd, key=len, reverse=True)))
+
+    def forget(self) -> None:
+        """Hide nothing any more."""
+        self._secrets, self._forms, self._encoded = {}, (), ()
 
     def clean(self, text: str) -> str:
-        for forms in self._secrets.values():
-            for form in forms:
-                if form in text:
-                    text = text.replace(form, "***")
+        if "%" in text or "+" in text:
+            for pattern in self._encoded:
+                text = pattern.sub("***", text)
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, "***")
         return text
 
     def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -93,10 +114,25 @@ class Redactor:
 
 
 def _forms(value: str) -> set[str]:
+    """`value` as it is, as a JSON text has it, and as parts of longer base64 texts."""
     raw = value.encode("utf-8", "surrogatepass")
-    encoded = base64.b64encode(raw).decode().rstrip("=")
-    urlsafe = base64.urlsafe_b64encode(raw).decode().rstrip("=")
-    return {value, quote(value, safe=""), quote_plus(value), encoded, urlsafe}
+    forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    for before in range(3):
+        # Characters that also hold bits of a neighbour differ with it; those between do not.
+        first, last = math.ceil(before * 8 / 6), (before + len(raw)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            forms.add(encode(bytes(before) + raw).decode()[first:last])
+    return forms
+
+
+def _percent_encoded(value: str) -> re.Pattern[str]:
+    """Matches `value` whichever of its characters are percent-encoded, a blank also as plus."""
+    parts = []
+    for letter in value:
+        encoded = "".join(f"%{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
+        plus = r"|\+" if letter == " " else ""
+        parts.append(f"(?:{re.escape(letter)}|(?i:{encoded}){plus})")
+    return re.compile("".join(parts))
 
 
 REDACTOR = Redactor()
@@ -107,6 +143,8 @@ def _plain_traceback(_logger: Any, _method: str, event: EventDict) -> EventDict:
     error = event.pop("exc_info", None)
     if error is True:
         error = sys.exc_info()[1]
+    elif isinstance(error, tuple):
+        error = error[1]
     if isinstance(error, BaseException):
         event["traceback"] = "".join(traceback.format_exception(error))
     return event
@@ -161,3 +199,11 @@ class _ForeignFormatter(logging.Formatter):
 def logger() -> Any:
     """The structured logger; events are the names of EVENTS."""
     return structlog.get_logger()
+
+
+def last_words(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """For sys.excepthook: the traceback of a defect, redacted."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(REDACTOR.clean(text))

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,12 +20,12 @@ import bson
 import pymongo.errors as driver
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
-from pymongo import ASCENDING, UpdateOne, WriteConcern
+from pymongo import ASCENDING, ReadPreference, UpdateOne, WriteConcern
 
 from netatmo_ingestd.errors import ConfigError, StoreUnavailable
 from netatmo_ingestd.models import Coverage, Outcome
 from netatmo_ingestd.records import Document
-from netatmo_ingestd.upserts import SAMPLES, Operation, operations
+from netatmo_ingestd.upserts import SAMPLES, Operation, from_coverage, operations, to_coverage
 
 INDEXES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "measurements": (("module_id", "scale", "time"), ("home_id", "time")),
@@ -35,19 +38,29 @@ INDEXES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dead_letters": (("time",),),
 }
 MERGE_TRIES = 20
+CLOSE_S = 5.0
 # Real time. Without a socket limit a server that accepts and never answers wedges Motor for good.
 _LIMITS: Mapping[str, Any] = {
     "socketTimeoutMS": 20_000,
     "connectTimeoutMS": 5_000,
     "serverSelectionTimeoutMS": 5_000,
+    "waitQueueTimeoutMS": 20_000,
     "maxPoolSize": 4,
     "appname": "netatmo-ingestd",
 }
+# Below the socket limit: a set without a majority says "unconfirmed" instead of nothing.
+_WTIMEOUT_MS = 10_000
 # Server codes that speak of the document, not of the server (faults, section 3).
 _AT_FAULT = {2, 9, 52, 57, 66, 121, 10334}
-_AGAIN = {112, 262}
 _DENIED = {13, 18, 8000}
 _FULL = {14031}
+# The server or its network at this moment: elections, shutdowns, shards that moved or are away.
+_PASSING = {
+    6, 7, 43, 50, 63, 64, 89, 91, 133, 134, 150, 175, 189, 234, 9001, 10058, 10107, 11600, 11601,
+    11602, 13388, 13435, 13436,
+}  # fmt: skip
+_RACES = {112, 262, 11000}  # sent again as they are, they pass
+_BROKEN = {1}  # InternalError: what the embedded store says to everything once its disk was full
 _CODEC: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 
@@ -66,28 +79,43 @@ class Store:
 
     def connect(self, uri: str) -> None:
         """Use `uri` from now on; the embedded store may come back on another port."""
-        given = {key.lower() for key in parse_qs(urlsplit(uri).query)}
-        limits = {key: value for key, value in _LIMITS.items() if key.lower() not in given}
         try:
+            query = parse_qs(urlsplit(uri).query)
+            # A limit of 0 would be none at all.
+            given = {key.lower() for key, value in query.items() if value[-1] != "0"}
+            limits = {key: value for key, value in _LIMITS.items() if key.lower() not in given}
             client: Any = AsyncIOMotorClient(uri, tz_aware=True, tzinfo=UTC, **limits)
         except (driver.PyMongoError, ValueError) as error:
-            raise ConfigError(f"store.uri: {error}; write mongodb://user:password@host/") from error
+            # The driver's own words may quote a piece of the password.
+            unread = isinstance(error, (driver.InvalidURI, ValueError))
+            what = "cannot be read" if unread else _first_line(error)
+            raise ConfigError(
+                f"store.uri: {what}; write mongodb://user:password@host/, "
+                'in user and password "%2F" for "/", "%3A" for ":", "%40" for "@"'
+            ) from None
         if self._client is not None:
-            self._client.close()
+            _close(self._client)
         self._client = client
         self._database: Any = client[self._name]
 
     async def close(self) -> None:
         """Give the sockets back; limited, as a mute server would hold a plain close."""
-        try:
-            await asyncio.wait_for(asyncio.to_thread(self._client.close), 5.0)
-        except TimeoutError:
-            self.warnings["close"] = "the server did not let go of the connection"
+        closing, limit = _close(self._client), time.monotonic() + CLOSE_S
+        while closing.is_alive():
+            if time.monotonic() > limit:
+                self.warnings["close"] = "the server did not let go of the connection"
+                return
+            await asyncio.sleep(0.01)
 
     def _collection(self, name: str, *, journal: bool = False) -> AsyncIOMotorCollection[Document]:
-        concern = WriteConcern(w="majority", j=True) if journal else WriteConcern(w="majority")
+        concern = WriteConcern(w="majority", wtimeout=_WTIMEOUT_MS, j=True if journal else None)
+        # The primary, whatever the URI prefers: a barrier read from a secondary looks like an
+        # older copy of the database.
         found: AsyncIOMotorCollection[Document] = self._database.get_collection(
-            name, codec_options=_CODEC, write_concern=concern
+            name,
+            codec_options=_CODEC,
+            write_concern=concern,
+            read_preference=ReadPreference.PRIMARY,
         )
         return found
 
@@ -96,8 +124,19 @@ class Store:
         hello: Document = await self._guard(self._client.admin.command("hello"))
         return hello
 
+    async def incarnation(self) -> str:
+        """Which start of the server answers; the same before and after: no restart between.
+
+        A crash takes what was not synced, and no error need tell: the driver connects again by
+        itself. The shards of a mongos confirm by majority; a server that does not say is trusted.
+        """
+        hello = await self.ping()
+        if hello.get("msg") == "isdbgrid":
+            return "mongos"
+        return str((hello.get("topologyVersion") or {}).get("processId", ""))
+
     async def make_indexes(self, *, anew: bool) -> None:
-        """Make every collection and index; one that the server refuses becomes a warning.
+        """Make every index; one that the server refuses becomes a warning.
 
         anew  drop them first: on the embedded store an index whose making was interrupted stays
               incomplete for good, and making it again does nothing
@@ -133,7 +172,8 @@ class Store:
     async def write(self, bulk: Sequence[Operation]) -> Outcome:
         """One unordered bulk_write on one collection.
 
-        Raises StoreUnavailable when it is not known to be applied; repeating it is safe.
+        Raises StoreUnavailable when it is not known to be applied; repeating it is safe. Its
+        reason is "timeout" only if the server answers other things meanwhile: the bulk is too much.
         """
         collection = self._collection(bulk[0].collection)
         try:
@@ -143,9 +183,39 @@ class Store:
             )
         except driver.BulkWriteError as error:
             return _sort_out(error.details, len(bulk))
-        except (driver.PyMongoError, bson.errors.BSONError) as error:
-            raise _unavailable(error) from error
+        except (bson.errors.BSONError, OverflowError, UnicodeError) as error:
+            return await self._apart(bulk, error)
+        except driver.PyMongoError as error:
+            failure = _translate(error)
+            if isinstance(failure, ConfigError):
+                return await self._apart(bulk, error)
+            if failure.reason == "timeout":
+                await self._alive(failure)
+            raise failure from error
         return Outcome(len(bulk), result.modified_count)
+
+    async def _alive(self, failure: StoreUnavailable) -> None:
+        try:
+            await self.ping()
+        except (StoreUnavailable, ConfigError) as mute:
+            raise StoreUnavailable(f"answers nothing: {failure}", reason="down") from mute
+
+    async def _apart(self, bulk: Sequence[Operation], error: Exception) -> Outcome:
+        """One operation made driver or server refuse the whole bulk: find it, write the others."""
+        if len(bulk) == 1:
+            code = getattr(error, "code", 2)
+            said = [(0, _said({"code": code, "errmsg": f"{type(error).__name__}: {error}"}))]
+            return Outcome(0, 0, said) if code in _AT_FAULT else Outcome(0, 0, retry=said)
+        if not await self.accepts(bulk[0].collection):
+            raise StoreUnavailable(_first_line(error), reason="refused") from error
+        half = len(bulk) // 2
+        first, second = await self.write(bulk[:half]), await self.write(bulk[half:])
+        return Outcome(
+            first.written + second.written,
+            first.modified + second.modified,
+            [*first.rejected, *((half + place, reason) for place, reason in second.rejected)],
+            [*first.retry, *((half + place, reason) for place, reason in second.retry)],
+        )
 
     async def accepts(self, collection: str) -> bool:
         """True when a known-good document of this collection is taken; it is removed again."""
@@ -171,16 +241,31 @@ class Store:
                 upsert=True,
             )
         )
+        found = await self.identity()
+        if found is None:
+            raise StoreUnavailable("the barrier document is gone; written again", reason="down")
+        return found
+
+    async def identity(self) -> tuple[str, int] | None:
+        """(store id, revision) as they stand; None before the first barrier."""
         document = await self._guard(self._collection("coverage").find_one({"_id": "_barrier"}))
         if document is None:
-            raise StoreUnavailable("the barrier document is gone; written again", reason="down")
-        return str(document.get("store_id", "")), int(document["rev"])
+            return None
+        return str(document.get("store_id", "")), int(document.get("rev", 0))
+
+    async def rename(self, store_id: str) -> str:
+        """Give the database another store id; every process that knows the old one notices."""
+        collection = self._collection("coverage")
+        change = {"$set": {"store_id": secrets.token_hex(12)}}
+        await self._guard(collection.update_one({"_id": "_barrier", "store_id": store_id}, change))
+        found = await self.identity()
+        return found[0] if found else ""
 
     async def coverage(self) -> list[Coverage]:
-        """The whole ledger."""
+        """The whole ledger; a document that is none (edited by hand) counts as missing."""
         cursor = self._collection("coverage").find({})
         documents: list[Document] = await self._guard(cursor.to_list(length=None))
-        return [_to_coverage(each) for each in documents if each["_id"] != "_barrier"]
+        return [found for found in map(to_coverage, documents) if found]
 
     async def merge(
         self, entity_id: str, scale: str, merge: Callable[[Coverage | None], Coverage]
@@ -190,22 +275,21 @@ class Store:
         key = f"{entity_id}|{scale}"
         for _ in range(MERGE_TRIES):
             found = await self._guard(collection.find_one({"_id": key}))
-            merged = merge(_to_coverage(found) if found else None)
-            if found and merged == _to_coverage(found):
+            before = to_coverage(found) if found else None
+            merged = merge(before)
+            if merged == before:
                 return merged
-            document = _from_coverage(merged, merged.rev + 1)
-            if found is None:
-                result = await self._guard(
-                    collection.update_one({"_id": key}, {"$setOnInsert": document}, upsert=True)
-                )
-                done = result.upserted_id is not None
-            else:
-                result = await self._guard(
-                    collection.update_one({"_id": key, "rev": merged.rev}, {"$set": document})
-                )
-                done = result.matched_count == 1
-            if done:
-                return _to_coverage({"_id": key, **document})
+            where = {"_id": key} if found is None else {"_id": key, "rev": found.get("rev")}
+            document = from_coverage(merged, merged.rev + 1)
+            change = {"$setOnInsert" if found is None else "$set": document}
+            try:
+                result = await collection.update_one(where, change, upsert=found is None)
+            except driver.DuplicateKeyError:
+                continue  # somebody else was first
+            except driver.PyMongoError as error:
+                raise _translate(error) from error
+            if result.upserted_id is not None or (found and result.matched_count):
+                return replace(merged, rev=merged.rev + 1)
         raise StoreUnavailable(f"coverage {key}: changed by others at each try", reason="down")
 
     async def modules(self) -> list[Document]:
@@ -233,30 +317,12 @@ class Store:
             raise _translate(error) from error
 
 
-def _to_coverage(document: Document) -> Coverage:
-    owner = document.get("owner") or {}
-    return Coverage(
-        entity_id=document["entity_id"],
-        scale=document["scale"],
-        types=tuple(document["types"]),
-        covered=tuple((begin, end) for begin, end in document["covered"]),
-        newest=document.get("newest"),
-        owner=owner.get("account", ""),
-        owned=owner.get("time") or datetime.fromtimestamp(0, UTC),
-        rev=document["rev"],
-    )
-
-
-def _from_coverage(coverage: Coverage, rev: int) -> Document:
-    return {
-        "entity_id": coverage.entity_id,
-        "scale": coverage.scale,
-        "types": list(coverage.types),
-        "covered": [list(each) for each in coverage.covered],
-        "newest": coverage.newest,
-        "owner": {"account": coverage.owner, "time": coverage.owned},
-        "rev": rev,
-    }
+def _close(client: Any) -> threading.Thread:
+    # It asks the server to end its sessions. Not on the loop; and a thread of the pool that hangs
+    # would keep the process from ending.
+    closing = threading.Thread(target=client.close, daemon=True)
+    closing.start()
+    return closing
 
 
 def _sort_out(details: Mapping[str, Any], size: int) -> Outcome:
@@ -268,42 +334,53 @@ def _sort_out(details: Mapping[str, Any], size: int) -> Outcome:
             f"applied but not confirmed: {concern[0].get('errmsg', 'write concern')}",
             reason="unconfirmed",
         )
+    for each in errors:
+        passing = _reason(each.get("code"))
+        if passing and each.get("code") not in _BROKEN:
+            raise StoreUnavailable(f"refused in part: {_said(each)}", reason=passing)
+    if details.get("writeConcernErrors"):
+        raise StoreUnavailable("applied in part and not confirmed", reason="unconfirmed")
     rejected: list[tuple[int, str]] = []
     retry: list[tuple[int, str]] = []
     for each in errors:
-        reason = f"{each.get('code')}: {str(each.get('errmsg', ''))[:300]}"
         target = rejected if each.get("code") in _AT_FAULT else retry
-        target.append((int(each["index"]), reason))
-    if details.get("writeConcernErrors"):
-        raise StoreUnavailable("applied in part and not confirmed", reason="unconfirmed")
+        target.append((int(each["index"]), _said(each)))
     return Outcome(size - len(errors), int(details.get("nModified", 0)), rejected, retry)
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    return f"{error.get('code')}: {str(error.get('errmsg', ''))[:300]}"
+
+
+def _reason(code: int | None) -> str:
+    """Why a code is the server's fault, "" when it is not known to be."""
+    if code in _DENIED:
+        return "denied"
+    if code in _FULL | _BROKEN:
+        return "full"
+    return "down" if code in _PASSING else ""
 
 
 def _translate(error: driver.PyMongoError) -> StoreUnavailable | ConfigError:
     """For commands other than bulks: what a server refuses for good is a ConfigError."""
-    if isinstance(error, driver.OperationFailure) and not isinstance(error, _PASSING):
-        if error.code in _DENIED:
-            return _unavailable(error)
-        if not error.has_error_label("RetryableWriteError") and error.code != 1:
-            return ConfigError(f"{_first_line(error)}")
-    return _unavailable(error)
+    lasting = (
+        isinstance(error, driver.OperationFailure)
+        and not isinstance(error, (driver.WriteConcernError, driver.ExecutionTimeout))
+        and not error.has_error_label("RetryableWriteError")
+        and not _reason(error.code)
+        and error.code not in _RACES
+    )
+    return ConfigError(_first_line(error)) if lasting else _unavailable(error)
 
 
-_PASSING = (driver.ExecutionTimeout, driver.WriteConcernError, driver.WTimeoutError)
-
-
-def _unavailable(error: Exception) -> StoreUnavailable:
-    code = getattr(error, "code", None)
-    if isinstance(error, driver.NetworkTimeout) or "timed out" in str(error):
+def _unavailable(error: driver.PyMongoError) -> StoreUnavailable:
+    code = error.code if isinstance(error, driver.OperationFailure) else None
+    if isinstance(error, (driver.NetworkTimeout, driver.ExecutionTimeout)):
         reason = "timeout"
-    elif code in _DENIED:
-        reason = "denied"
-    elif code in _FULL or code == 1:
-        reason = "full"
     elif isinstance(error, driver.WriteConcernError):
         reason = "unconfirmed"
     else:
-        reason = "down"
+        reason = _reason(code) or "down"
     return StoreUnavailable(_first_line(error), reason=reason)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,7 +33,7 @@ from netatmo_ingestd.limits import Budget
 from netatmo_ingestd.models import Endpoint, Poll, Priority, Source
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
-from netatmo_ingestd.sources.measure import history_types, rows_poll
+from netatmo_ingestd.sources.measure import MEASURE, history_types, rows_poll
 from netatmo_ingestd.spool import Spool
 
 FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
@@ -41,6 +41,8 @@ REACH = timedelta(hours=3)
 REFUSED_FOR = timedelta(days=1)
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
 REMIND_EVERY = 100
+LOGIN = "login"  # the key under which a lost login counts as failing
+FULL_RETRY_S = 300.0  # a disk that others filled tells nobody when it has room again
 CLOCK_CHECK_S = 5.0
 CLOCK_PARTED_S = 2.0
 
@@ -73,8 +75,10 @@ class Failing:
 class AccountPolls:
     """What one account asks, and how it goes.
 
+    login    scopes of the login in use, None while there is none or it is dead
     waiting  keys on the queue: an endpoint that is still waiting is not queued again
     refused  endpoint or module to when it may be asked again
+    scopes   what `login` told when it was last looked at
     """
 
     name: str
@@ -82,6 +86,7 @@ class AccountPolls:
     client: Client
     budget: Budget
     intake: Intake
+    login: Callable[[], tuple[str, ...] | None] = lambda: None
     queue: asyncio.PriorityQueue[tuple[int, int, str, Poll]] = field(
         default_factory=asyncio.PriorityQueue
     )
@@ -90,7 +95,7 @@ class AccountPolls:
     failing: dict[str, Failing] = field(default_factory=dict)
     first_done: set[str] = field(default_factory=set)
     last_good: dict[str, datetime] = field(default_factory=dict)
-    login_lost: bool = False
+    scopes: tuple[str, ...] | None = None
 
     def endpoints(self) -> Iterator[Endpoint]:
         for source in self.sources:
@@ -109,18 +114,21 @@ class Poller:
         settings: PollSettings,
         clock: Clock,
         log: Any,
+        check_s: float = CLOCK_CHECK_S,
     ) -> None:
         self.accounts = dict(accounts)
         self.stretch = 1.0
-        self.paused = False
+        self.paused = ""
         self.progressed = time.monotonic()
         self._spool = spool
         self._ledger = ledger
         self._settings = settings
         self._clock = clock
         self._log = log
+        self._check_s = check_s
         self._order = itertools.count()
         self._grace_s = 10.0
+        self._full = (0, 0.0)
         self._anchors: dict[str, datetime] = {}
         self._jobs: dict[str, tuple[AccountPolls, Endpoint | str]] = {}
         self._scheduler = AsyncIOScheduler(
@@ -139,24 +147,33 @@ class Poller:
                         self._enqueue(account, endpoint)
                         self._arm(account, endpoint)
                     group.create_task(self._serve(account, stop))
-                group.create_task(self._watch_clock(stop))
+                group.create_task(self._watch(stop))
         finally:
             self._scheduler.shutdown(wait=False)
 
     async def once(self) -> list[str]:
         """Poll everything due for each account, wants included; what failed, in words."""
-        problems: list[str] = []
-        for account in self.accounts.values():
-            for endpoint in account.endpoints():
-                await self._serve_one(account, Poll(endpoint, account.name))
-            for module_id in account.intake.modules(account.name):
-                self._enqueue(account, module_id)
-            while not account.queue.empty():
-                *_, key, poll = account.queue.get_nowait()
-                account.waiting.discard(key)
-                await self._serve_one(account, poll)
-            problems += [f"{name}: {each.error}" for name, each in account.failing.items()]
-        return problems
+        async with asyncio.TaskGroup() as group:
+            for account in self.accounts.values():
+                group.create_task(self._serve_once(account))
+        problems = [
+            f"{name}: {each.error}"
+            if len(self.accounts) == 1
+            else f"{name} ({account.name}): {each.error}"
+            for account in self.accounts.values()
+            for name, each in account.failing.items()
+        ]
+        return [*problems, f"spool: {self.paused}"] if self.paused else problems
+
+    async def _serve_once(self, account: AccountPolls) -> None:
+        for endpoint in account.endpoints():
+            await self._serve_one(account, Poll(endpoint, account.name))
+        for module_id in account.intake.modules(account.name):
+            self._enqueue(account, module_id)
+        while not account.queue.empty():
+            *_, key, poll = account.queue.get_nowait()
+            account.waiting.discard(key)
+            await self._serve_one(account, poll)
 
     def start_over(self) -> None:
         """The store was replaced: read every module as after a start, and now."""
@@ -194,6 +211,7 @@ class Poller:
         account, what = self._jobs[key]
         if isinstance(what, str) and what not in account.intake.modules(account.name):
             del self._jobs[key]
+            self._forget(account, f"{MEASURE.name}|{what}")
             return
         self._enqueue(account, what)
         self._arm(account, what)
@@ -263,21 +281,45 @@ class Poller:
             self.stretch = factor
             self._log.warning("poll.stretched", factor=round(factor, 2))
 
-    async def _watch_clock(self, stop: asyncio.Event) -> None:
-        """Re-arm when wall and monotonic clock part: suspend, NTP step, a start in 1970."""
+    async def _watch(self, stop: asyncio.Event) -> None:
+        """Look now and then whether the scheduler works, at the logins and at the clocks."""
         wall, mono = time.time(), time.monotonic()
         while not stop.is_set():
-            await _wait(stop, CLOCK_CHECK_S)
+            await _wait(stop, self._check_s)
             if not self._overdue():
                 self.progressed = time.monotonic()
+            for account in self.accounts.values():
+                self._look_at_login(account)
             parted = (time.time() - wall) - (time.monotonic() - mono)
             wall, mono = time.time(), time.monotonic()
             if abs(parted) > CLOCK_PARTED_S:
-                self._log.warning("clock.stepped", by_s=round(parted, 1))
-                self._anchors.clear()
-                for account, what in list(self._jobs.values()):
-                    self._enqueue(account, what)
-                    self._arm(account, what)
+                self._clock_stepped(parted)
+
+    def _clock_stepped(self, by_s: float) -> None:
+        """Re-arm when wall and monotonic clock part: suspend, NTP step, a start in 1970."""
+        self._log.warning("clock.stepped", by_s=round(by_s, 1))
+        self._anchors.clear()
+        for account, what in list(self._jobs.values()):
+            self._enqueue(account, what)
+            self._arm(account, what)
+
+    def _look_at_login(self, account: AccountPolls) -> None:
+        """A login that came back, or has other scopes, is used at once."""
+        before, account.scopes = account.scopes, account.login()
+        if account.scopes is None or account.scopes == before:
+            return
+        if LOGIN in account.failing or before is not None:
+            account.failing.pop(LOGIN, None)
+            for key in list(account.refused):
+                self._forget(account, key)
+            for endpoint in account.endpoints():
+                self._enqueue(account, endpoint)
+            for module_id in account.intake.modules(account.name):
+                self._enqueue(account, module_id)
+
+    def _forget(self, account: AccountPolls, key: str) -> None:
+        account.refused.pop(key, None)
+        account.failing.pop(key, None)
 
     def _overdue(self) -> bool:
         """True when a job waits that should long have run: the scheduler hangs."""
@@ -293,7 +335,7 @@ class Poller:
             while not stop.is_set():
                 getter = asyncio.ensure_future(account.queue.get())
                 await asyncio.wait({getter, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if not getter.done():
+                if stop.is_set() or not getter.done():
                     getter.cancel()
                     return
                 *_, key, poll = getter.result()
@@ -352,16 +394,25 @@ class Poller:
         return until is not None and self._clock.now() < until
 
     def _has_no_room(self, poll: Poll) -> bool:
-        full = self._spool.fill >= (1.0 if poll.endpoint.priority < Priority.REREAD else 0.8)
-        if self.paused and not full:
-            self.paused = False
-            self._log.info("spool.room", fill=round(self._spool.fill, 2))
-        return full
+        """Nothing is asked for that could not be kept; once full, until something has left."""
+        if poll.endpoint.priority >= Priority.REREAD and self._spool.fill >= 0.8:
+            return True
+        if self.paused:
+            then, tried = self._full
+            if self._spool.bytes >= then and self._clock.monotonic() - tried < FULL_RETRY_S:
+                return True
+        return self._spool.fill >= 1.0
 
     def _pause(self, error: SpoolError) -> None:
         if not self.paused:
             self._log.error("spool.full", error=str(error), paused="polling")
-        self.paused = True
+        self.paused = str(error)
+        self._full = (self._spool.bytes, self._clock.monotonic())
+
+    def _resume(self) -> None:
+        if self.paused:
+            self.paused = ""
+            self._log.info("spool.room", fill=round(self._spool.fill, 2))
 
     def _react(self, account: AccountPolls, poll: Poll, error: ApiError) -> None:
         if isinstance(error, ApiRefused):
@@ -383,10 +434,8 @@ class Poller:
         account.failing.setdefault(key, Failing()).error = str(error)
 
     def _lost_login(self, account: AccountPolls, error: LoginRequired) -> None:
-        if not account.login_lost:
-            self._log.error("login.required", account=account.name, error=str(error))
-        account.login_lost = True
-        account.failing["login"] = Failing(1, str(error))
+        """The token manager has announced it; here it is one more series of failures."""
+        self._failed(account, LOGIN, str(error))
 
     def _failed(self, account: AccountPolls, name: str, error: str) -> None:
         series = account.failing.setdefault(name, Failing())
@@ -404,12 +453,10 @@ class Poller:
     def _went_well(self, account: AccountPolls, poll: Poll) -> None:
         name = poll.endpoint.name
         account.last_good[name] = self._clock.now()
+        self._resume()
         if poll.target is not None:
             account.first_done.add(poll.entity_id)
-        if account.login_lost:
-            account.login_lost = False
-            account.failing.pop("login", None)
-        for key in (name, f"{name}|{poll.entity_id}"):
+        for key in (name, f"{name}|{poll.entity_id}", LOGIN):
             account.refused.pop(key, None)
             series = account.failing.pop(key, None)
             if series:

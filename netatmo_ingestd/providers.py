@@ -5,6 +5,8 @@ Source: netatmo-api.md sections 1, 2, 5 and 6.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -71,7 +73,11 @@ class Provider:
 
 
 def is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """True for this machine; "127.0.0.1.example.com" is another one."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 NETATMO = Provider(
@@ -84,22 +90,27 @@ NETATMO = Provider(
     scopes={"weather": ("read_station",)},
 )
 
-# Numeric codes of the error envelope. A refusal is read by (status, code), never by status alone:
+# Codes of the error envelope. A refusal is read by (status, code), never by status alone:
 # a 403 has at least four meanings, a 429 two.
-_BY_CODE = {
+_BY_CODE: Mapping[int | str, Reaction] = {
     1: Reaction.RENEW,
     2: Reaction.RENEW,
     3: Reaction.RENEW,
     9: Reaction.TARGET,
     13: Reaction.SCOPE,
     15: Reaction.TARGET,
+    23: Reaction.RENEW,
     26: Reaction.PAUSE,
     27: Reaction.PAUSE,
     28: Reaction.PAUSE,
     29: Reaction.PAUSE,
     30: Reaction.RELOGIN,
     41: Reaction.TARGET,
+    # Of RFC 6750, should the front end speak plain OAuth.
+    "invalid_token": Reaction.RENEW,
+    "insufficient_scope": Reaction.SCOPE,
 }
+_NAMES_AN_ID = re.compile(r"(home|room|device|module)[_ ]id|invalid id", re.IGNORECASE)
 
 
 def read_refusal(  # noqa: PLR0911  # a table of cases reads best as one
@@ -107,29 +118,26 @@ def read_refusal(  # noqa: PLR0911  # a table of cases reads best as one
 ) -> Reaction:
     """Map (status, code) of a failed data call to a reaction.
 
-    code     of the error envelope, None when the body could not be read
+    code     of the error envelope (a number, or a text); None when there is no readable one
     message  of the envelope; only tells a foreign id (400/21) from a wrong argument
     """
     if status == 429:
         return Reaction.CROWDED if code == 11 else Reaction.PAUSE
     if status >= 500 or code in (0, 11):
         return Reaction.RETRY
-    if isinstance(code, int) and code in _BY_CODE:
+    if code is not None and code in _BY_CODE:
         return _BY_CODE[code]
     if status == 401:
         return Reaction.RENEW
-    if status == 400 and code == 21 and _names_an_id(message):
+    if code is None:
+        return Reaction.RETRY  # not of the API, but of something before it
+    if status == 400 and code == 21 and _NAMES_AN_ID.search(message):
         return Reaction.TARGET
     if status in (400, 404, 405, 406, 409):
         return Reaction.BUG
     if status == 403:
         return Reaction.SCOPE
     return Reaction.RETRY
-
-
-def _names_an_id(message: str) -> bool:
-    text = message.lower()
-    return any(name in text for name in ("home_id", "device_id", "device id", "invalid id"))
 
 
 def names_application(message: str) -> bool:

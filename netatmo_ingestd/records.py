@@ -114,6 +114,6 @@ def _plain(value: Any) -> Any:
 
 
 def _dated(value: dict[str, Any]) -> Any:
-    if len(value) == 1 and "$date" in value:
+    if len(value) == 1 and isinstance(value.get("$date"), str):
         return datetime.fromisoformat(value["$date"])
     return value

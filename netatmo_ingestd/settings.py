@@ -26,7 +26,14 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.providers import NETATMO, Provider, is_loopback
@@ -34,20 +41,31 @@ from netatmo_ingestd.providers import NETATMO, Provider, is_loopback
 ENV_PREFIX = "NETATMO_INGESTD_"
 # Read by the test suite and by the packaging, not by the daemon.
 _ENV_OTHERS = {"NETATMO_INGESTD_TEST_MONGODB", "NETATMO_INGESTD_CONFIG"}
+NO_ACCOUNT = "accounts: none is configured; add an [[accounts]] section to config.toml (--config)"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)\s*")
 _UNIT_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_MOST_S = 1e9
+# Each host of a mongodb:// address: name or number, or [IPv6], and a port; or a socket's path.
+_HOST = re.compile(r"[^\s:@/\[\]]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?|(?i:%2F)\S+")
+_PLAIN = {
+    "tuple_type": 'is no list; write ["…", "…"]',
+    "path_type": "is no path",
+    "string_type": "is no text; put it in quotes",
+}
 
 
 def read_duration(value: object) -> object:
     """`"90s"`, `"10m"`, `"1.5h"`, `"7d"`, or a number of seconds."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return timedelta(seconds=value)
     if isinstance(value, str):
         match = _DURATION.fullmatch(value)
         if match is None:
             raise ValueError('is no duration; write e.g. "90s", "10m", "1.5h" or "7d"')
-        return timedelta(seconds=float(match[1]) * _UNIT_S[match[2]])
+        value = float(match[1]) * _UNIT_S[match[2]]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) <= _MOST_S:
+            raise ValueError("is out of range")
+        return timedelta(seconds=value)
     return value
 
 
@@ -72,9 +90,26 @@ class StoreSettings(Section):
     @classmethod
     def _known_scheme(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
-        if text not in ("", "embedded") and not re.match(r"mongodb(\+srv)?://", text):
+        if text in ("", "embedded"):
+            return value
+        match = re.fullmatch(r"mongodb(?:\+srv)?://([^/?]*)/?([^?]*)(?:\?.*)?", text, re.DOTALL)
+        if match is None:
             raise ValueError('is neither "embedded" nor a mongodb:// address')
+        # The driver, and urlsplit, would quote a part of the password in their complaints.
+        hosts = match[1].rpartition("@")[2].split(",")
+        if "@" in match[2] or not all(map(_HOST.fullmatch, hosts)) or not _readable(text):
+            raise ValueError(
+                "is no proper mongodb://user:password@host:port/ address; "
+                "percent-encode characters like / ? # @ : % of the password"
+            )
         return value
+
+
+def _readable(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).hostname)
+    except ValueError:
+        return False
 
 
 class AppSettings(Section):
@@ -118,7 +153,7 @@ class NetatmoSettings(Section):
     @classmethod
     def _safe_url(cls, value: str) -> str:
         parts = urlsplit(value)
-        if not parts.hostname or parts.username or parts.query or parts.fragment:
+        if not parts.hostname or parts.username or parts.query or parts.fragment or parts.port == 0:
             raise ValueError("is no plain address like https://api.netatmo.com")
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
             raise ValueError("must be https (plain http only on loopback, for the simulator)")
@@ -128,7 +163,7 @@ class NetatmoSettings(Section):
 class ClockSettings(Section):
     """Time of a simulated cloud; the simulator prints both values at its start."""
 
-    origin: float = 0.0
+    origin: float = Field(0.0, allow_inf_nan=False)
     speed: float = Field(1.0, gt=0, le=100_000)
 
 
@@ -227,11 +262,15 @@ class Settings(BaseSettings):
                 "clock.speed: a fast clock is for a simulated cloud; "
                 "point [netatmo] api_url and auth_url at loopback, or drop [clock]"
             )
-        names = [account.name for account in self.accounts]
+        accounts = (*self.accounts, *((self.account,) if self.account else ()))
+        names = [account.name for account in accounts]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f'accounts: the name "{name}" is used twice; rename one')
-        for account in self.accounts:
+                raise ValueError(
+                    f'accounts: the name "{name}" is used twice; rename one'
+                    + (f" ({ENV_PREFIX}ACCOUNT_NAME)" if self.account else "")
+                )
+        for account in accounts:
             if account.app and account.app not in self.apps:
                 raise ValueError(
                     f"accounts.{account.name}.app: there is no [apps.{account.app}]"
@@ -255,7 +294,7 @@ class Settings(BaseSettings):
     def find_account(self, name: str | None) -> AccountSettings:
         """The account `name`, or the only one; ConfigError otherwise."""
         if not self.accounts:
-            raise ConfigError("accounts: none is configured; add an [[accounts]] section")
+            raise ConfigError(NO_ACCOUNT)
         if name is None and len(self.accounts) == 1:
             return self.accounts[0]
         known = [account.name for account in self.accounts]
@@ -279,19 +318,29 @@ class Settings(BaseSettings):
         return AppSettings(client_id=app.client_id, client_secret=SecretStr(secret))
 
 
+class _Environment(EnvSettingsSource):
+    """Lists also as `a,b`: nobody writes JSON into a unit file."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return [part.strip() for part in str(value).split(",") if part.strip()]
+
+
 class _WithEnvironment(Settings):
     """The same with `NETATMO_INGESTD_…` on top."""
 
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings, init_settings)
+        return (_Environment(settings_cls), init_settings)
 
 
 def load(path: Path | None) -> Settings:
@@ -302,13 +351,15 @@ def load(path: Path | None) -> Settings:
     where = str(path) if path else "environment"
     _refuse_unknown_environment(os.environ)
     raw = _read_toml(path) if path else {}
+    _refuse_unknown_keys(raw, where)
     if path is not None:
         _add_account_files(raw, path.parent / "accounts.d")
-    _refuse_unknown_keys(raw, where)
     try:
         settings: Settings = _WithEnvironment(**raw)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_explain(error)}") from None
+    except SettingsError:
+        raise ConfigError(f"environment: a {ENV_PREFIX}… variable cannot be read") from None
     if settings.account is not None:
         # The one-account container: NETATMO_INGESTD_ACCOUNT_CLIENT_ID and its like.
         settings = settings.model_copy(
@@ -326,7 +377,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
 
 
@@ -336,6 +387,7 @@ def _add_account_files(raw: dict[str, Any], folder: Path) -> None:
         unknown = set(more) - {"accounts"}
         if unknown:
             raise ConfigError(f"{path}: only [[accounts]] belongs here, not {min(unknown)}")
+        _refuse_unknown_keys(more, str(path))
         raw["accounts"] = [*raw.get("accounts", []), *more.get("accounts", [])]
 
 
@@ -384,15 +436,21 @@ def _refuse_unknown_keys(raw: Mapping[str, Any], where: str) -> None:
         if isinstance(section, type) and issubclass(section, Section):
             tables.append((f"{key}.", value, section))
     accounts = raw.get("accounts", [])
-    for number, account in enumerate(accounts if isinstance(accounts, list) else (), 1):
-        name = account.get("name", number) if isinstance(account, dict) else number
-        tables.append((f"accounts.{name}.", account, AccountSettings))
-    apps = raw.get("apps")
-    for name, app in apps.items() if isinstance(apps, dict) else ():
-        tables.append((f"apps.{name}.", app, AppSettings))
+    if not isinstance(accounts, list):
+        raise ConfigError(f"{where}: accounts is no list; begin each with [[accounts]]")
+    for number, account in enumerate(accounts, 1):
+        name = account.get("name") if isinstance(account, dict) else None
+        label = name if isinstance(name, str) else number
+        tables.append((f"accounts.{label}.", account, AccountSettings))
+    apps = raw.get("apps", {})
+    if not isinstance(apps, dict):
+        raise ConfigError(f"{where}: apps is no table; write [apps.NAME]")
+    tables += [(f"apps.{name}.", app, AppSettings) for name, app in apps.items()]
     for prefix, table, model in tables:
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{where}: {prefix[:-1]} is no table; write it in brackets")
         known = [name for name in model.model_fields if (prefix, name) != ("", "account")]
-        for key in table if isinstance(table, Mapping) else ():
+        for key in table:
             if key not in known:
                 raise ConfigError(f"{where}: {prefix}{key} is unknown{_nearest(key, known)}")
 
@@ -406,7 +464,8 @@ def _nearest(name: str, known: object) -> str:
 def _explain(error: ValidationError) -> str:
     """The first mistake, without its value: pydantic would print secrets."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    text = first["msg"].removeprefix("Value error, ")
+    # Lists are counted from 1, as in the other messages.
+    place = ".".join(str(part + 1 if isinstance(part, int) else part) for part in first["loc"])
+    text = _PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{place}: {text}{more}" if place else f"{text}{more}"

@@ -173,9 +173,10 @@ class Spool:
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=1.0)
         try:
             db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            # Space freed after an outage is given back to the file system; without effect once
-            # the file has its first page, which journal_mode writes.
-            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            if self.path.stat().st_size == 0:
+                # Space freed after an outage is given back to the file system. Without effect once
+                # there is a first page, which journal_mode writes; later only a write to no end.
+                db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA mmap_size=0")
@@ -259,7 +260,8 @@ class Spool:
         # The batches are gone; giving room back is tried again at the next settle.
         with contextlib.suppress(sqlite3.Error):
             if ids:
-                self._connection().execute("PRAGMA incremental_vacuum(256)").fetchall()
+                # As a script: `execute` takes one step, and so gives back one page.
+                self._connection().executescript("PRAGMA incremental_vacuum(256)")
             if not self._ballast.exists():
                 self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if not self._ballast.exists():
@@ -296,7 +298,7 @@ class Spool:
                     db.execute("ROLLBACK")
 
     def _restore_ballast(self) -> None:
-        """Zeros that are really written: a sparse file would hold no room."""
+        """Bytes that are really written: a sparse file would hold no room."""
         if self._ballast.exists() and self._ballast.stat().st_size == BALLAST_BYTES:
             return
         try:
@@ -311,14 +313,14 @@ class Spool:
 
     def _unusable(self, error: Exception) -> ConfigError:
         # An OSError names the path by itself.
-        told = error.strerror if isinstance(error, OSError) else str(error)
+        told = error.strerror if isinstance(error, OSError) else _named(error)
         return ConfigError(
             f"{self.path}: {told}; check owner, rights and free space of the state folder, "
             "and that no other daemon uses it"
         )
 
     def _translate(self, error: sqlite3.Error) -> SpoolError:
-        text = str(error)
+        text = _named(error)
         # A disk that was remounted read-only is waited for like a full one.
         full = any(word in text for word in ("full", "disk I/O error", "readonly"))
         cure = "make that disk writable" if full else "restart the daemon; it sets the file aside"
@@ -334,6 +336,12 @@ class Spool:
 
 def _is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and any(word in str(error) for word in _DAMAGE)
+
+
+def _named(error: Exception) -> str:
+    """What SQLite says, with the name of its error: "disk I/O error" alone has thirty causes."""
+    name = getattr(error, "sqlite_errorname", "")
+    return f"{error} ({name})" if name else str(error)
 
 
 def _checksum(body: bytes) -> bytes:

@@ -10,13 +10,15 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from netatmo_ingestd import __version__
+from netatmo_ingestd import __version__, logs
 from netatmo_ingestd.clock import Clock
+from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.intake import Memory
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.mongo import Store
@@ -65,7 +67,8 @@ class Reporter:
                 "bytes": self.spool.bytes,
                 "fill": round(self.spool.fill, 4),
                 "oldest": self.spool.oldest,
-                "polling_paused": self.poller.paused,
+                "polling_paused": bool(self.poller.paused),
+                "error": self.poller.paused,
                 "damaged": str(self.spool.damaged) if self.spool.damaged else None,
             },
             "store": {
@@ -80,6 +83,7 @@ class Reporter:
             "stretch": round(self.poller.stretch, 2),
         }
         result["troubles"] = troubles(result)
+        result["hints"] = hints(result)
         result["healthy"] = not result["troubles"]
         return result
 
@@ -119,19 +123,22 @@ class Reporter:
 
     def write(self, *, ended: bool = False) -> None:
         """Replace `status.json` in one step; a full disk costs the report, nothing else."""
-        text = json.dumps(self.snapshot() | {"ended": ended}, default=str, indent=1)
+        report = logs.REDACTOR(None, "", self.snapshot() | {"ended": ended})
         fresh = self.path.with_suffix(".json.next")
         try:
-            fresh.write_text(text, encoding="utf-8")
+            fresh.write_text(json.dumps(report, indent=1), encoding="utf-8")
             fresh.replace(self.path)
         except OSError:
-            fresh.unlink(missing_ok=True)
+            with suppress(OSError):  # on a disk that turned read-only
+                fresh.unlink(missing_ok=True)
 
     def summary(self) -> dict[str, Any]:
         """The fields of `daemon.summary`."""
         report = self.snapshot()
         usage = [account["budget"] for account in report["accounts"].values()]
-        newest = [each["newest"] for each in report["modules"] if each["newest"]]
+        rows = [(m["newest"], m) for m in report["modules"] if m["newest"] and not m["vanished"]]
+        newest, oldest = min(rows, key=lambda row: row[0], default=(None, None))
+        age = self.clock.now() - datetime.fromisoformat(newest) if newest else None
         return {
             "healthy": report["healthy"],
             "troubles": report["troubles"],
@@ -142,7 +149,8 @@ class Reporter:
             "spool_records": report["spool"]["records"],
             "coverage_documents": report["ledger"]["documents"],
             "modules": len(report["modules"]),
-            "oldest_module": min(newest, default=None),
+            "oldest_module": oldest["name"] or oldest["id"] if oldest else None,
+            "oldest_module_age_s": round(age.total_seconds()) if age else None,
             "logins": {name: each["login"]["state"] for name, each in report["accounts"].items()},
         }
 
@@ -152,10 +160,13 @@ def troubles(report: Mapping[str, Any]) -> list[str]:
     found = []
     for name, account in report["accounts"].items():
         login = account["login"]
+        why = "; ".join(part for part in (login["error"], login["cure"]) if part)
         if login["state"] in ("dead", "none"):
-            found.append(f"login of {name} is lost. Run: netatmo-ingestd login --account {name}")
+            cure = login["cure"] or f"log in: netatmo-ingestd login --account {name}"
+            found.append(f"login of {name} is lost: {cure}")
         elif login["state"] in ("expired", "suspect"):
-            found.append(f"login of {name} is {login['state']}; it is tried again by itself")
+            text = f"login of {name} is {login['state']}; it is tried again by itself"
+            found.append(f"{text} ({why})" if why else text)
         found += [
             f"{name}: {what} fails ({each['error']})"
             for what, each in account["failing"].items()
@@ -166,21 +177,50 @@ def troubles(report: Mapping[str, Any]) -> list[str]:
     if store["state"] == "down":
         found.append(f"store is down ({store['reason']}); {spool['records']} records wait")
     if spool["polling_paused"] or spool["fill"] >= 1:
-        found.append("spool is full; polling waits until MongoDB takes what is there")
+        why = spool["error"] or "it is full"
+        found.append(f"polling waits until there is room on the spool ({why})")
     if spool["damaged"]:
         found.append(f"a damaged spool was set aside as {spool['damaged']}")
-    found += [f"store: {what}: {text}" for what, text in store["warnings"].items()]
+    return found
+
+
+def hints(report: Mapping[str, Any]) -> list[str]:
+    """What one should know, though all works: done another way, or slower."""
+    found = [f"store: {what}: {text}" for what, text in report["store"]["warnings"].items()]
+    if report["stretch"] > 1:
+        found.append(
+            f"the cadences do not fit the budget; each is stretched {report['stretch']:g}×. "
+            "Lengthen [poll] intervals, or give accounts an app of their own"
+        )
+    for name, account in report["accounts"].items():
+        budget = account["budget"]
+        if budget["error"]:
+            found.append(f"{name}: the budget is not kept on disk ({budget['error']})")
+        if budget["paused_for"]:
+            found.append(f"{name}: a quota is used up; paused for {budget['paused_for']:.0f} s")
     return found
 
 
 def read(state_dir: Path) -> dict[str, Any] | None:
-    """The last report with `running` and `age_s`; None when there is none."""
+    """The last report with `running` and `age_s`; None when no daemon has written one.
+
+    Raises IngestError when there is one that cannot be read.
+    """
     path = state_dir / "status.json"
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        # Also a report from the future is stale: a running daemon replaces it within seconds.
+        report["age_s"] = abs(time.time() - report["written"])
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    report["age_s"] = max(0.0, time.time() - report["written"])
+    except OSError as error:
+        raise IngestError(
+            f"{path}: cannot be read ({error.strerror}); run this as the daemon's user"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise IngestError(
+            f"{path}: is no report of ours; remove it, a running daemon writes it anew"
+        ) from error
     report["running"] = not report.get("ended") and report["age_s"] < STALE_S
     return report
 

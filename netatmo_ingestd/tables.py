@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from netatmo_ingestd.doctor import Finding
 
-_MARKS = {"good": "[green]ok[/]", "warn": "[yellow]warn[/]", "bad": "[red]FAIL[/]"}
+_MARKS = {"good": ("ok", "green"), "warn": ("warn", "yellow"), "bad": ("FAIL", "red")}
 
 
 def show_status(report: Mapping[str, Any], out: Console) -> None:
@@ -32,19 +33,24 @@ def show_status(report: Mapping[str, Any], out: Console) -> None:
         table.add_row(
             name, account["login"]["state"], str(budget["hour"]), f"{budget['target']:g}", paused
         )
-    out.print(table)
+    _print(table, out)
     spool, store = report["spool"], report["store"]
     out.print(
         f"spool: {spool['records']} records wait ({spool['fill']:.0%} full)   "
         f"store: {store['name']} {store['state']}, {store['written']} writes, "
-        f"{store['rejected']} rejected"
+        f"{store['rejected']} rejected",
+        markup=False,
+        soft_wrap=True,
     )
     _show_modules(report, out)
     for name, amount in report["drift"].items():
-        out.print(f"drift: {name} ({amount}×)", markup=False)
+        out.print(_plain(f"drift: {name} ({amount}×)"), soft_wrap=True)
+    for hint in report["hints"]:
+        out.print(Text("- ", "yellow") + _plain(hint), soft_wrap=True)
     for trouble in report["troubles"]:
-        out.print("[red]![/] ", end="")
-        out.print(trouble, markup=False)
+        out.print(Text("! ", "red") + _plain(trouble), soft_wrap=True)
+    if report["running"] and report["healthy"]:
+        out.print("[green]all is well[/]")
 
 
 def _show_modules(report: Mapping[str, Any], out: Console) -> None:
@@ -57,23 +63,34 @@ def _show_modules(report: Mapping[str, Any], out: Console) -> None:
         age = _ago((now - datetime.fromisoformat(newest)).total_seconds()) if newest else "-"
         note = " (vanished)" if module["vanished"] else ""
         table.add_row(
-            f"{module['name']}{note}",
-            module["home"],
-            module["type"],
-            module["id"],
+            _plain(f"{module['name']}{note}"),
+            _plain(module["home"]),
+            _plain(module["type"]),
+            _plain(module["id"]),
             newest or "-",
             age,
         )
-    out.print(table)
+    _print(table, out)
+
+
+def _print(table: Table, out: Console) -> None:
+    """Whole cells also where nobody looks: a pipe has no width."""
+    out.print(table, width=None if out.is_terminal else 500, crop=out.is_terminal)
+
+
+def _plain(text: str) -> Text:
+    """Names come from the cloud: no markup, no escape sequence of theirs reaches the terminal."""
+    return Text("".join(letter if letter.isprintable() else "�" for letter in text))
 
 
 def show_findings(findings: Sequence[Finding], out: Console) -> None:
     """One line each; the cure under what fails."""
     for finding in findings:
-        out.print(f"{_MARKS[finding.verdict]:<14} ", end="")
-        out.print(f"{finding.name}: {finding.text}", markup=False, soft_wrap=True)
+        word, colour = _MARKS[finding.verdict]
+        line = _plain(f"{finding.name}: {finding.text}")
+        out.print(Text(f"{word:<5}", colour) + line, soft_wrap=True)
         if finding.cure:
-            out.print(f"       → {finding.cure}", markup=False, soft_wrap=True)
+            out.print(Text("     → ") + _plain(finding.cure), soft_wrap=True)
 
 
 def _ago(seconds: float) -> str:

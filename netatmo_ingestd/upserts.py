@@ -7,8 +7,9 @@ pipeline updates, no embedded `_id`; measured quantities are doubles, times are 
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,18 @@ from typing import Any
 import bson
 
 from netatmo_ingestd import records
+from netatmo_ingestd.models import Coverage, Fact
 from netatmo_ingestd.records import Document
+
+BULK_BYTES = 1 << 20
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    bson.errors.BSONError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,49 @@ def operations(document: Document) -> list[Operation]:
     return _UPSERTS[document["record"]](document)
 
 
+def unpacked(body: bytes, *, damaged: bool = False) -> tuple[list[Operation], list[Fact]]:
+    """The operations and facts of one batch.
+
+    What cannot be read, by damage or because another version wrote it, becomes a dead letter: as
+    an exception it would come back at each start.
+    """
+    try:
+        if damaged:
+            raise ValueError("damaged on the spool (checksum)")
+        documents, facts = records.unpack(body)
+    except _UNREADABLE as error:
+        return _letter(error, body.hex()), []
+    wanted: list[Operation] = []
+    for document in documents:
+        try:
+            wanted += operations(document)
+        except _UNREADABLE as error:
+            wanted += _letter(error, document)
+    return wanted, facts
+
+
+def bulks(wanted: Sequence[Operation], most: Callable[[], int]) -> Iterator[list[Operation]]:
+    """`wanted` by collection, in order, in lists of at most `most()` operations and 1 MiB."""
+    by_collection: dict[str, list[Operation]] = {}
+    for each in wanted:
+        by_collection.setdefault(each.collection, []).append(each)
+    for group in by_collection.values():
+        bulk: list[Operation] = []
+        size = 0
+        for each in group:
+            if bulk and (len(bulk) >= most() or size + each.size > BULK_BYTES):
+                yield bulk
+                bulk, size = [], 0
+            bulk.append(each)
+            size += each.size
+        yield bulk
+
+
+def _letter(error: Exception, document: Any) -> list[Operation]:
+    reason = f"{type(error).__name__}: {error}"[:300]
+    return operations(records.dead_letter(reason, document, _now()))
+
+
 def _operation(
     collection: str,
     document: Document,
@@ -55,9 +110,10 @@ def _operation(
 def _measurement(row: Document) -> list[Operation]:
     epoch = int(row["time"].timestamp())
     # One path for each quantity: a dashboard row and a history row of the same instant merge.
-    change: Document = {f"values.{name}": float(value) for name, value in row["values"].items()}
-    if row["other"]:
-        change["other"] = _pairs(row["other"])
+    values, odd = _doubles(row["values"])
+    change: Document = {f"values.{name}": value for name, value in values.items()}
+    if row["other"] or odd:
+        change["other"] = [*_pairs(row["other"]), *odd]
     kept = ("account", "home_id", "device_id", "module_id", "module_type", "scale", "time")
     first = {name: row[name] for name in (*kept, "source")}
     return [
@@ -105,7 +161,7 @@ def _entity(row: Document) -> list[Operation]:
     if not row["latest"]:
         return [_operation(collection, row, where, {"$set": facts})]
     time, values = row["latest"]
-    latest = {"time": time, "values": {name: float(value) for name, value in values.items()}}
+    latest = {"time": time, "values": _doubles(values)[0]}
     return [
         _operation(collection, row, where, {"$set": facts, "$setOnInsert": {"latest": latest}}),
         # An older answer never overwrites a newer one; whichever of the two runs first.
@@ -141,7 +197,8 @@ def _answer(row: Document) -> list[Operation]:
 
 def _dead_letter(row: Document) -> list[Operation]:
     text = row["text"]
-    where = {"_id": _digest(f"{row['reason']}|{text}".encode())}
+    # Not of the reason: a server words it differently each time, and one record is one letter.
+    where = {"_id": _digest(text.encode())}
     return [
         _operation(
             "dead_letters",
@@ -168,6 +225,43 @@ _UPSERTS: Mapping[str, Callable[[Document], list[Operation]]] = {
     "Answer": _answer,
     "DeadLetter": _dead_letter,
 }
+
+
+def to_coverage(document: Document) -> Coverage | None:
+    """A `coverage` document, None for the barrier and for one that was edited by hand."""
+    try:
+        return Coverage(
+            entity_id=document["entity_id"],
+            scale=document["scale"],
+            types=tuple(document["types"]),
+            covered=tuple((begin, end) for begin, end in document["covered"]),
+            newest=document.get("newest"),
+            owner=document["owner"]["account"],
+            owned=document["owner"]["time"],
+            rev=document["rev"],
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def from_coverage(coverage: Coverage, rev: int) -> Document:
+    """The document of `coverage` without its `_id`, at revision `rev`."""
+    return {
+        "entity_id": coverage.entity_id,
+        "scale": coverage.scale,
+        "types": list(coverage.types),
+        "covered": [list(each) for each in coverage.covered],
+        "newest": coverage.newest,
+        "owner": {"account": coverage.owner, "time": coverage.owned},
+        "rev": rev,
+    }
+
+
+def _doubles(values: Mapping[str, Any]) -> tuple[Document, list[Document]]:
+    """The quantities as doubles; what is no number (NaN, infinite) as pairs for `other`."""
+    doubles = {name: float(value) for name, value in values.items()}
+    odd = [name for name, value in doubles.items() if not math.isfinite(value)]
+    return doubles, [{"name": name, "value": str(doubles.pop(name))} for name in odd]
 
 
 def _pairs(other: Sequence[Sequence[Any]]) -> list[Document]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,24 +18,29 @@ from netatmo_ingestd import records
 from netatmo_ingestd.errors import ConfigError, SpoolError, StoreUnavailable
 from netatmo_ingestd.ledger import Ledger, merge
 from netatmo_ingestd.limits import Backoff
-from netatmo_ingestd.models import Coverage, Fact
+from netatmo_ingestd.models import Coverage, Fact, Outcome
 from netatmo_ingestd.mongo import Store
-from netatmo_ingestd.records import Document
 from netatmo_ingestd.settings import WriterSettings
 from netatmo_ingestd.spool import Spool, Spooled
-from netatmo_ingestd.upserts import Operation, operations
+from netatmo_ingestd.upserts import Operation, bulks, operations, unpacked
 
-BULK_BYTES = 1 << 20
 TAKE_BATCHES = 64
-TAKE_BYTES = 4 << 20
+# Some thousand records: a round ends within seconds, so a failure repeats little.
+TAKE_BYTES = 1 << 20
 TRIES_OF_ONE = 5
 REGROW_S = 3600.0
 INDEX_VERSION = "1"
 SHARE_BARRIER_S = 0.2
+# By server code: how often an operation is sent before it is a dead letter; None: without end.
+_TRIES: dict[str, int | None] = {"112": None, "262": None, "11000": 2}
 
 
 class Refused(Exception):
     """Every operation of a bulk was refused, a known-good one too: the server is at fault."""
+
+
+class Again(Exception):
+    """Nothing is wrong with the store, yet this round does not count and is repeated."""
 
 
 @dataclass
@@ -71,28 +76,47 @@ class _BulkSize:
     """How many operations a bulk holds: halved after two timeouts, doubled once an hour."""
 
     most: int
+    regrow_s: float = REGROW_S
     now: int = 0
     timeouts: int = 0
+    unanswered: int = 0
     changed: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.now = self.most
 
-    def timed_out(self) -> bool:
-        """True when the size was halved."""
+    def timed_out(self, size: int) -> bool:
+        """A bulk of `size` was not answered; True when the size was halved."""
         self.timeouts += 1
-        if self.timeouts < 2 or self.now == 1:
+        self.unanswered = size
+        if self.timeouts < 2 or size == 1:
             return False
-        self.now = max(1, self.now // 2)
+        self.now = max(1, min(self.now, size) // 2)
         self.timeouts = 0
         self.changed = time.monotonic()
         return True
 
-    def went_well(self) -> None:
-        self.timeouts = 0
-        if self.now < self.most and time.monotonic() - self.changed >= REGROW_S:
-            self.now = min(self.most, self.now * 2)
-            self.changed = time.monotonic()
+    def went_well(self, size: int) -> bool:
+        """A bulk of `size` was answered; True when bulks may grow again."""
+        if size >= self.unanswered:
+            # A smaller one proves nothing: each round begins with the same small ones.
+            self.timeouts = 0
+        if self.now == self.most or time.monotonic() - self.changed < self.regrow_s:
+            return False
+        self.now = min(self.most, self.now * 2)
+        self.unanswered = self.timeouts = 0
+        self.changed = time.monotonic()
+        return True
+
+
+@dataclass
+class _Round:
+    """What became of the operations of one round; counted when it is settled."""
+
+    written: int = 0
+    modified: int = 0
+    buried: list[str] = field(default_factory=list)
+    again: str = ""
 
 
 class Writer:
@@ -128,6 +152,8 @@ class Writer:
         self._on_replaced = on_replaced
         self._meta: dict[str, str] = {}
         self._prepared = False
+        self._take = TAKE_BATCHES
+        self._backlog: int | None = None
         self._tries: dict[str, int] = {}
         self._stop = asyncio.Event()
 
@@ -138,20 +164,18 @@ class Writer:
     async def run(self, stop: asyncio.Event) -> None:
         """Write what arrives until `stop`; every failure waits and repeats."""
         self._stop = stop
-        self._meta = await self._spool.meta()
         while not stop.is_set():
             self._spool.arrived.clear()
-            if await self.step() == 0:
+            done = await self.step()
+            if done == 0:
                 await _first(self._spool.arrived.wait(), stop.wait(), limit=None)
-            elif self.counters.state == "writing":
+            elif done > 0 and self._spool.batches == 0:
                 # Batches that arrive close together share one barrier.
                 await _first(stop.wait(), limit=SHARE_BARRIER_S)
 
     async def drain(self, deadline: float) -> bool:
         """Write until the spool is empty; False when `deadline` (monotonic) came first."""
         self._stop = asyncio.Event()
-        if not self._meta:
-            self._meta = await self._spool.meta()
         while time.monotonic() < deadline:
             try:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -165,163 +189,189 @@ class Writer:
         """Write and settle some batches; how many, −1 after a failure (counted, waited for)."""
         try:
             await self._prepare()
-            taken = await self._spool.oldest_batches(TAKE_BATCHES, TAKE_BYTES)
+            # The fewer operations a bulk may hold, the longer a round takes.
+            most = max(1, self._take * self._size.now // self._size.most)
+            taken = await self._spool.oldest_batches(most, TAKE_BYTES)
             if taken:
                 await self._write(taken)
-            elif not self._ledger.loaded:
+            if not self._ledger.loaded and (not taken or not self._backlog):
                 # The old spool is drained: what the ledger says is what the database holds.
                 self._ledger.load(await self._store.coverage())
-        except (StoreUnavailable, SpoolError, ConfigError, Refused) as error:
+        except (StoreUnavailable, SpoolError, ConfigError, Refused, Again) as error:
+            self._take = 1
             await self._failed(error)
             return -1
+        self._take = min(TAKE_BATCHES, self._take * 2)
         self._went_well()
         return len(taken)
 
     # --- one round ----------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
-        """Once: indexes on empty collections, a barrier, and a note that they are whole."""
+        """Once: indexes, made on empty collections, a barrier, and a note that they are whole."""
         if self._prepared:
             return
-        if self._meta.get("indexes") != INDEX_VERSION:
+        self._meta = self._meta or await self._spool.meta()
+        if self._backlog is None:
+            self._backlog = self._spool.batches
+        noted = self._meta.get("indexes") == INDEX_VERSION
+        if not noted or await self._store.missing_indexes():
+            if noted:
+                self._meta["indexes"] = ""
+                await self._spool.note(self._meta)
+            incarnation = await self._store.incarnation()
             await self._store.make_indexes(anew=self._anew)
-            await self._raise_barrier({"indexes": INDEX_VERSION})
+            await self._confirm(incarnation)
+            self._meta["indexes"] = INDEX_VERSION
             await self._spool.note(self._meta)
+            for what, reason in self._store.warnings.items():
+                self._log.warning("store.degraded", what=what, reason=reason)
         self._prepared = True
 
     async def _write(self, taken: Sequence[Spooled]) -> None:
-        wanted: list[Operation] = []
-        facts: list[Fact] = []
         for batch in taken:
-            documents, established = self._unpack(batch)
-            facts += established
-            wanted += [each for document in documents for each in operations(document)]
-        for bulk in self._bulks(wanted):
-            await self._write_bulk(bulk)
+            if batch.damaged:
+                self._log.error("spool.row_damaged", row=batch.id)
+        incarnation = await self._store.incarnation()
+        wanted, facts = await asyncio.to_thread(_unpacked, taken)
+        done = _Round()
+        for bulk in bulks(wanted, lambda: self._size.now):
+            await self._write_bulk(bulk, done)
+        if done.again:
+            raise Again(done.again)
         merged = [
             await self._store.merge(entity_id, scale, _folded(group))
             for (entity_id, scale), group in _by_entity(facts).items()
         ]
-        if await self._raise_barrier({}):
-            self._ledger.absorb(merged)
-            await self._spool.settle([batch.id for batch in taken], self._meta)
-            self.counters.last_settled = time.time()
+        await self._confirm(incarnation)
+        self._ledger.absorb(merged)
+        await self._spool.settle([batch.id for batch in taken], self._meta)
+        self._settled(len(taken), wanted, done)
 
-    def _unpack(self, batch: Spooled) -> tuple[list[Document], list[Fact]]:
-        if batch.damaged:
-            self._log.error("spool.row_damaged", row=batch.id)
-            moment = datetime.now(UTC).replace(microsecond=0)
-            text = batch.body.hex()
-            return [records.dead_letter("damaged on the spool (checksum)", text, moment)], []
-        return records.unpack(batch.body)
-
-    def _bulks(self, wanted: Sequence[Operation]) -> Iterator[list[Operation]]:
-        by_collection: dict[str, list[Operation]] = {}
-        for each in wanted:
-            by_collection.setdefault(each.collection, []).append(each)
-        for group in by_collection.values():
-            bulk: list[Operation] = []
-            size = 0
-            for each in group:
-                if bulk and (len(bulk) >= self._size.now or size + each.size > BULK_BYTES):
-                    yield bulk
-                    bulk, size = [], 0
-                bulk.append(each)
-                size += each.size
-            yield bulk
-
-    async def _write_bulk(self, bulk: list[Operation]) -> None:
-        """Until each operation is written or among the dead letters; raises to repeat all later."""
-        dead: list[tuple[Operation, str]] = []
-        while bulk:
-            await self._pace.wait()
-            outcome = await self._store.write(bulk)
-            self._size.went_well()
-            self.counters.bulks += 1
-            self.counters.written += outcome.written
-            self.counters.modified += outcome.modified
-            if outcome.written == 0 and not await self._store.accepts(bulk[0].collection):
-                first = [*outcome.rejected, *outcome.retry][0][1]
-                raise Refused(f"the server refuses every write to {bulk[0].collection}: {first}")
-            dead += [(bulk[place], reason) for place, reason in outcome.rejected]
-            bulk = self._again(bulk, outcome.retry, dead)
-        if dead:
-            await self._bury(dead)
-
-    def _again(
-        self,
-        bulk: Sequence[Operation],
-        retry: Sequence[tuple[int, str]],
-        dead: list[tuple[Operation, str]],
-    ) -> list[Operation]:
-        """What of `retry` is sent once more; after five tries an operation is given up."""
-        again = []
-        for place, reason in retry:
-            key = str(bulk[place].where)
-            self._tries[key] = self._tries.get(key, 0) + 1
-            code = reason.split(":", 1)[0]
-            if code not in ("112", "262") and self._tries[key] >= TRIES_OF_ONE:
-                dead.append((bulk[place], reason))
-                del self._tries[key]
-            else:
-                again.append(bulk[place])
-        if not retry:
-            self._tries.clear()
-        return again
-
-    async def _bury(self, dead: Sequence[tuple[Operation, str]]) -> None:
-        moment = datetime.now(UTC).replace(microsecond=0)
-        for operation, reason in dead:
-            letter = records.dead_letter(reason, operation.record, moment)
-            outcome = await self._store.write(operations(letter))
-            if outcome.written == 0:
-                raise Refused(f"the server refuses even the dead letter of a record: {reason}")
-            self.counters.rejected += 1
+    def _settled(self, batches: int, wanted: Sequence[Operation], done: _Round) -> None:
+        self._backlog = max(0, (self._backlog or 0) - batches)
+        for each in wanted if self._tries else ():
+            self._tries.pop(_name(each), None)
+        self.counters.written += done.written
+        self.counters.modified += done.modified
+        self.counters.rejected += len(done.buried)
+        self.counters.last_settled = time.time()
+        if done.buried:
             self._log.error(
-                "store.rejected",
-                collection=operation.collection,
-                reason=reason,
-                seen="dead_letters",
+                "store.rejected", count=len(done.buried), reason=done.buried[0], seen="dead_letters"
             )
 
-    async def _raise_barrier(self, more: dict[str, str]) -> bool:
-        """True when everything so far is on the server's disk and the database is still ours."""
+    async def _write_bulk(self, bulk: Sequence[Operation], done: _Round) -> None:
+        """After it each operation is written, a dead letter, or named in `done.again`."""
+        outcome = await self._send(bulk)
+        if outcome.written == 0 and not await self._store.accepts(bulk[0].collection):
+            first = [*outcome.rejected, *outcome.retry][0][1]
+            raise Refused(f"the server refuses every write to {bulk[0].collection}: {first}")
+        done.written += outcome.written
+        done.modified += outcome.modified
+        if bulk[0].collection == "dead_letters":
+            done.buried += [each.record["reason"] for each in bulk]
+        dead = [(bulk[place], reason) for place, reason in outcome.rejected]
+        for place, reason in outcome.retry:
+            if self._gives_up(bulk[place], reason):
+                dead.append((bulk[place], reason))
+            else:
+                done.again = f"{bulk[place].collection}: {reason}"
+        if dead:
+            await self._bury(dead, done)
+
+    async def _send(self, bulk: Sequence[Operation]) -> Outcome:
+        await self._pace.wait()
+        try:
+            outcome = await self._store.write(bulk)
+        except StoreUnavailable as error:
+            if error.reason == "timeout" and self._size.timed_out(len(bulk)):
+                self._resized(str(error))
+            raise
+        self.counters.bulks += 1
+        if self._size.went_well(len(bulk)):
+            self._resized("tried again after an hour")
+        return outcome
+
+    def _resized(self, reason: str) -> None:
+        self._log.warning("store.degraded", bulk_size=self._size.now, reason=reason)
+        if self._size.now == self._size.most:
+            self._store.warnings.pop("bulk size", None)
+        else:
+            self._store.warnings["bulk size"] = (
+                f"bulks above {self._size.now} operations are not answered; sent in smaller ones"
+            )
+
+    def _gives_up(self, operation: Operation, reason: str) -> bool:
+        tries = self._tries[_name(operation)] = self._tries.get(_name(operation), 0) + 1
+        most = _TRIES.get(reason.partition(":")[0], TRIES_OF_ONE)
+        return most is not None and tries >= most
+
+    async def _bury(self, dead: Sequence[tuple[Operation, str]], done: _Round) -> None:
+        letters = [
+            letter
+            for operation, reason in dead
+            for letter in operations(records.dead_letter(reason, operation.record, _moment()))
+        ]
+        for bulk in bulks(letters, lambda: self._size.now):
+            outcome = await self._send(bulk)
+            if outcome.written < len(bulk):
+                first = [*outcome.rejected, *outcome.retry][0][1]
+                raise Refused(f"the server refuses even the dead letter of a record: {first}")
+        done.buried += [reason for _, reason in dead]
+
+    async def _confirm(self, incarnation: str) -> None:
+        """Everything so far is on the server's disk, and the database is still ours; else Again."""
+        # Compared before it rises: in an older copy some barriers would reach the one we know.
+        if found := await self._store.identity():
+            await self._compare(*found, risen=0)
         store_id, rev = await self._store.barrier()
-        known = self._meta.get("store_id")
-        replaced = known is not None and (known != store_id or rev <= int(self._meta["rev"]))
-        self._meta |= {"store_id": store_id, "rev": str(rev), **more}
-        if not replaced:
-            return True
+        await self._compare(store_id, rev, risen=1)
+        self._meta |= {"store_id": store_id, "rev": str(rev)}
+        if await self._store.incarnation() != incarnation:
+            raise Again("the server was restarted since the round began")
+
+    async def _compare(self, store_id: str, rev: int, *, risen: int) -> None:
+        known = self._meta.get("store_id", store_id)
+        older = known == store_id and rev < int(self._meta.get("rev", 0)) + risen
+        if older:
+            # Other daemons that write here may have seen no higher revision than this one.
+            self._meta["rev"] = str(max(int(self._meta["rev"]), rev + 1))  # should it fail
+            store_id = await self._store.rename(store_id)
+        if older or known != store_id:
+            await self._replaced(store_id, rev, known)
+
+    async def _replaced(self, store_id: str, rev: int, known: str) -> None:
         self._log.error("store.replaced", store_id=store_id, rev=rev, known_as=known)
-        self._meta.pop("indexes", None)
+        self._meta |= {"store_id": store_id, "rev": str(rev), "indexes": ""}
         self._prepared = False
         self._ledger.forget()
-        await self._spool.forget_last({**self._meta, "indexes": ""})
+        self._backlog = self._spool.batches
+        await self._spool.forget_last(self._meta)
         if self._on_replaced:
             self._on_replaced()
-        return False
+        raise Again("the database was replaced")
 
     # --- how it goes --------------------------------------------------------------------------
 
     async def _failed(self, error: Exception) -> None:
-        reason = error.reason if isinstance(error, StoreUnavailable) else "refused"
-        if reason == "timeout" and self._size.timed_out():
-            self._log.warning("store.degraded", bulk_size=self._size.now, reason=str(error))
-            self._store.warnings["bulk size"] = (
-                f"bulks above {self._size.now} operations are not answered; sent in smaller ones"
-            )
+        if isinstance(error, StoreUnavailable):
+            reason = error.reason
+        else:
+            reason = {SpoolError: "spool", Again: "again"}.get(type(error), "refused")
         if reason in ("full", "refused") and self._on_broken:
             self._on_broken()
         self.counters.failures += 1
-        if self.counters.state != "down" or self._backoff.failures % 50 == 0:
-            self._log.error(
-                "store.down",
-                reason=reason,
-                error=str(error),
-                records_waiting=self._spool.records,
-                failures=self.counters.failures,
-            )
-        self.counters.state, self.counters.reason = "down", f"{reason}: {error}"
+        if reason != "again" or self._backoff.failures >= TRIES_OF_ONE:
+            if self.counters.state != "down" or self._backoff.failures % 50 == 0:
+                self._log.error(
+                    "store.down",
+                    reason=reason,
+                    error=str(error),
+                    records_waiting=self._spool.records,
+                    failures=self.counters.failures,
+                )
+            self.counters.state, self.counters.reason = "down", f"{reason}: {error}"
         await _first(self._stop.wait(), limit=self._backoff.next())
 
     def _went_well(self) -> None:
@@ -329,6 +379,25 @@ class Writer:
             self._log.info("store.up", failures=self._backoff.failures)
         self._backoff.reset()
         self.counters.state, self.counters.reason = "writing", ""
+
+
+def _unpacked(taken: Sequence[Spooled]) -> tuple[list[Operation], list[Fact]]:
+    # Runs beside the loop: some thousand records take a while.
+    wanted: list[Operation] = []
+    facts: list[Fact] = []
+    for batch in taken:
+        those, established = unpacked(batch.body, damaged=batch.damaged)
+        wanted += those
+        facts += established
+    return wanted, facts
+
+
+def _name(operation: Operation) -> str:
+    return f"{operation.collection} {operation.where}"
+
+
+def _moment() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _by_entity(facts: Sequence[Fact]) -> dict[tuple[str, str], list[Fact]]:

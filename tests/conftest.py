@@ -31,4 +31,4 @@ def fresh_logs() -> Iterator[None]:
     """Each test starts with unconfigured logs and no secrets to hide."""
     yield
     structlog.reset_defaults()
-    logs.REDACTOR = logs.Redactor()
+    logs.REDACTOR.forget()

@@ -27,7 +27,8 @@ LAYERS = (
     {"poller", "writer", "login"},
     {"intake", "client"},
     {"changes", "embedded", "mongo", "spool", "sources"},
-    {"oauth", "limits", "ledger", "upserts", "tokenfile"},
+    {"oauth"},
+    {"tokenfile", "grants", "limits", "ledger", "upserts"},
     {"records", "settings"},
     {"providers", "logs", "clock"},
     {"models", "errors", "__init__"},
@@ -37,8 +38,8 @@ HOMES = {
     "motor": {"mongo"},
     "apscheduler": {"poller"},
     "sqlite3": {"spool", "doctor"},
-    "authlib": {"oauth", "login"},
-    "httpx": {"client", "oauth", "login", "daemon"},
+    "authlib": {"grants", "login"},
+    "httpx": {"client", "grants", "oauth", "login", "daemon"},
 }
 
 

@@ -26,8 +26,9 @@ from netatmo_ingestd.errors import ApiUnavailable, Busy, ConfigError, OAuthError
 from netatmo_ingestd.login import Consent, LoginRequest, LoginResult
 from netatmo_ingestd.logs import REDACTOR
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.oauth import TokenFile, TokenFileError, TokenManager, make_folder, token_lock
+from netatmo_ingestd.oauth import TokenManager
 from netatmo_ingestd.providers import NETATMO
+from netatmo_ingestd.tokenfile import TokenFile, TokenFileError, make_folder, token_lock
 from tests.clocks import START, HandClock
 
 SECRET = "canary-client-secret"
@@ -381,6 +382,16 @@ async def test_failed_login_keeps_the_old_one(
         await login.login_with_refresh_token("canary-refresh-0", request_)
 
     assert (request_.folder / "token.json").read_bytes() == before
+
+
+async def test_disk_is_tried_first(server: Server, request_: LoginRequest) -> None:
+    """When the login could not be saved, the code or refresh token is not spent."""
+    place(request_).next.mkdir()
+
+    with pytest.raises(TokenFileError, match="cannot be written"):
+        await login.login_with_refresh_token("canary-refresh-0", request_)
+
+    assert server.forms == []
 
 
 async def test_damaged_file_is_kept_aside(server: Server, request_: LoginRequest) -> None:

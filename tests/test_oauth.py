@@ -8,9 +8,11 @@ import itertools
 import json
 import math
 import os
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +25,14 @@ import respx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netatmo_ingestd import oauth
+from netatmo_ingestd import grants, tokenfile
 from netatmo_ingestd.errors import ApiUnavailable, Busy, LoginRequired, OAuthError
+from netatmo_ingestd.grants import parse_token_answer
 from netatmo_ingestd.logs import EVENTS, REDACTOR
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.oauth import TokenFile, TokenFileError, TokenManager, parse_token_answer
+from netatmo_ingestd.oauth import TokenManager
 from netatmo_ingestd.providers import NETATMO, OAUTH_CURES
+from netatmo_ingestd.tokenfile import TokenFile, TokenFileError
 from tests.clocks import START, HandClock
 
 SECRET = "canary-client-secret"
@@ -118,7 +122,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "tokens" / "home"
-    oauth.make_folder(folder)
+    tokenfile.make_folder(folder)
     return folder
 
 
@@ -320,7 +324,7 @@ def test_folder_is_closed_to_others(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     folder.chmod(0o755)
 
-    oauth.make_folder(folder)
+    tokenfile.make_folder(folder)
 
     assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -440,6 +444,16 @@ def test_rest_of_a_save_is_no_login(file: TokenFile, left: bytes) -> None:
     assert file.unanswered("canary-refresh-1") is None
 
 
+def test_leftover_that_others_can_read(file: TokenFile) -> None:
+    """A reservation that is open to others does not make the login open to them."""
+    file.next.write_bytes(b"")
+    file.next.chmod(0o644)
+
+    file.save(a_token(generation=2))
+
+    assert file.path.stat().st_mode & 0o777 == 0o600
+
+
 def test_older_leftover_is_not_adopted(file: TokenFile) -> None:
     """An older complete token beside a newer one stays where it is."""
     file.path.rename(file.next)
@@ -550,6 +564,51 @@ async def test_saved_before_used(
         clock.advance(10_800)
         token = await manager.current()
         assert TokenFile(file.path).load() == token
+
+
+async def test_renamed_is_not_yet_safe(
+    file: TokenFile,
+    cloud: StrictCloud,
+    build: Build,
+    clock: HandClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the rename and the fsync of the folder the new token is not handed out."""
+    renamed, safe = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def slow(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode) and not file.next.exists():
+            renamed.set()
+            safe.wait(10)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    manager = build()
+    clock.advance(7_200)
+    await manager.current()
+    await until(renamed.is_set)
+
+    assert (await manager.current()).generation == 1
+    safe.set()
+    await until(lambda: manager.status()["generation"] == 2)
+
+
+async def test_save_cut_off_by_another_process_is_finished(
+    file: TokenFile, cloud: StrictCloud, build: Build, clock: HandClock
+) -> None:
+    """A complete pair that a killed process left beside the file is adopted without a call."""
+    manager = build()
+    await manager.current()
+    other = TokenFile(file.path.with_name("other.json"))
+    newer = a_token(refresh="canary-other", generation=2, expires=clock.time() + 20_000)
+    other.save(newer)
+    other.path.rename(file.next)
+    clock.advance(10_800)
+
+    assert await manager.current() == newer
+    assert cloud.asked == []
+    assert file.load() == newer
 
 
 async def test_refused_early(
@@ -713,7 +772,7 @@ async def test_answer_that_never_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A token endpoint that accepts and never answers is given up after the limit, in real time."""
-    monkeypatch.setattr(oauth, "REQUEST_LIMIT_S", 0.05)
+    monkeypatch.setattr(grants, "REQUEST_LIMIT_S", 0.05)
     cloud.gate.clear()
     manager = build()
     clock.advance(10_800)
@@ -763,6 +822,8 @@ async def test_invalid_grant_is_not_death_at_once(
     with pytest.raises(ApiUnavailable, match="invalid_grant"):
         await manager.current()
     assert manager.state == "suspect"
+    assert not file.next.exists()  # the answer came: nothing is lost on the way
+    assert "never saved" not in manager.status()["error"]
     clock.advance(29)
     with pytest.raises(ApiUnavailable):
         await manager.current()
@@ -934,9 +995,9 @@ async def test_held_lock_is_waited_for(
 
 async def test_lock_held_for_too_long(folder: Path) -> None:
     """A lock that is not given up within the limit is reported as busy, with the file's name."""
-    async with oauth.token_lock(folder):
+    async with tokenfile.token_lock(folder):
         with pytest.raises(Busy, match=r"token\.lock"):
-            async with oauth.token_lock(folder, limit_s=0.0):
+            async with tokenfile.token_lock(folder, limit_s=0.0):
                 pass
 
 
@@ -1073,7 +1134,7 @@ async def test_disk_full(
 ) -> None:
     """On a full disk no token is asked for; when it fills after the request, the pair is saved."""
     folder = small_disk / "tokens" / "home"
-    oauth.make_folder(folder)
+    tokenfile.make_folder(folder)
     file = TokenFile(folder / "token.json")
     file.save(a_token())
     (folder / "token.lock").touch(mode=0o600)
@@ -1120,7 +1181,7 @@ def test_short_writes(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.oauth import TokenFile, TokenFileError
+from netatmo_ingestd.tokenfile import TokenFile, TokenFileError
 file = TokenFile(Path(sys.argv[1]) / "token.json")
 token = Token("access-1", "refresh-1", 1.0, 2.0, ("a",), 1)
 file.save(token)

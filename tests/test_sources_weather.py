@@ -171,17 +171,16 @@ def test_case_is_storable(name: str) -> None:
     assert set().union(*(_keys(each) for each in documents), set()) <= OUR_NAMES
 
 
-OUR_NAMES = {
-    *("record account kind entity_id home_id device_id type description condition state").split(),
-    *("latest setup read_only other module_id module_type scale time values source").split(),
-    *("name timezone city country altitude longitude latitude home_name station_name").split(),
-    *("firmware last_setup last_upgrade data_types radio last_seen last_message").split(),
-    *("main_device battery percent level_mv today trend reachable co2_calibrating").split(),
-    *("temperature_min temperature_max temperature_min_time temperature_max_time").split(),
-    *("rain_last_hour rain_today wind_strength_max wind_angle_max").split(),
-    *("wind_strength_max_time", "temperature", "pressure"),
-    *UNITS,
-}
+_FIELD_NAMES = """
+    record account kind entity_id home_id device_id type description condition state latest setup
+    read_only other module_id module_type scale time values source
+    name timezone city country altitude longitude latitude home_name station_name firmware
+    last_setup last_upgrade data_types radio last_seen last_message main_device
+    battery percent level_mv reachable co2_calibrating trend temperature pressure
+    today temperature_min temperature_max temperature_min_time temperature_max_time
+    rain_last_hour rain_today wind_strength_max wind_angle_max wind_strength_max_time
+"""
+OUR_NAMES = {*_FIELD_NAMES.split(), *UNITS}
 
 
 def _keys(value: Any) -> set[str]:

@@ -77,7 +77,8 @@ async def test_nothing_before_the_barrier_is_lost(tmp_path: Path) -> None:
         for number in range(6):
             async with connected(store.uri) as client:
                 writing = asyncio.create_task(write(client, number))
-                await asyncio.sleep(dice.uniform(0.3, 1.0))
+                await until(lambda: any(key.startswith(f"{number}|3|") for key in safe))  # noqa: B023
+                await asyncio.sleep(dice.uniform(0.0, 0.5))
                 await store.kill()
                 with pytest.raises(PyMongoError):
                     await writing
@@ -87,7 +88,6 @@ async def test_nothing_before_the_barrier_is_lost(tmp_path: Path) -> None:
                 found = {
                     row["_id"] async for row in client.netatmo.measurements.find({}, {"_id": 1})
                 }
-            assert len(safe) > 1000 * number
             assert safe <= found, f"{len(safe - found)} of {len(safe)} lost"
 
 
@@ -419,7 +419,8 @@ async def test_full_disk_and_room_again(small_disk: Path) -> None:
                 await write(client, safe + 1)
 
         store.store.report_broken()
-        await until(lambda: told.count("store.ended") >= 2)  # it does not start without room
+        # Some start even now: a checkpoint frees a journal. The others are tried again.
+        await until(lambda: told.count("store.ended") >= 1)
         ballast.unlink()
         limit = time.monotonic() + 60
         number = safe + 1

@@ -25,7 +25,8 @@ import pytest
 
 from netatmo_ingestd.errors import ApiUnavailable, LoginRequired
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.oauth import TokenFile, TokenManager, make_folder
+from netatmo_ingestd.oauth import TokenManager
+from netatmo_ingestd.tokenfile import TokenFile, make_folder
 from netatmo_ingestd.providers import NETATMO, Provider
 from tests.clocks import HandClock
 

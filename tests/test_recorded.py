@@ -1,0 +1,162 @@
+"""Answers that others recorded from the real cloud; they lie beside the checkout, not in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import astuple
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netatmo_ingestd import records
+from netatmo_ingestd.models import Batch, Entity, Parsed, Poll, Reply
+from netatmo_ingestd.sources.measure import rows_poll
+from netatmo_ingestd.sources.weather import LEFT_OUT, WEATHER
+from netatmo_ingestd.spool import Spool
+from netatmo_ingestd.upserts import operations
+
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "recorded"
+STATIONS = (
+    "gladys/getstationsdata.json",
+    "pyatmo/weatherstation_data_simple.json",
+    # gethomecoachsdata has the same shape, and here a type that is unknown until its source exists.
+    "gladys/gethomecoachsdata.json",
+    "pyatmo/home_coach_no_devices.json",
+)
+ROWS = ("pyatmo/weatherstation_measure.json",)
+MODULE = Entity("home", "module", "12:34:56:07:bb:3e", "", "12:34:56:37:11:ca", "NAModule4", {})
+
+Where = tuple[str | int, ...]
+
+
+@pytest.fixture(params=[*STATIONS, *ROWS])
+def recorded(request: pytest.FixtureRequest) -> tuple[Any, Poll]:
+    """(envelope, the poll that got it)."""
+    file = RECORDED / request.param
+    if not file.exists():
+        pytest.skip(f"no {request.param} in shared/recorded beside the checkout")
+    envelope = json.loads(file.read_text())
+    if request.param in STATIONS:
+        return envelope, Poll(WEATHER.endpoints[0], "home")
+    begin = datetime.fromtimestamp(min(map(int, envelope["body"])), UTC)
+    return envelope, rows_poll("home", MODULE, ("Temperature",), begin)
+
+
+def parse(envelope: Any, poll: Poll) -> Parsed:
+    stamps = [envelope["time_server"]]
+    # One recording was put together from answers of three years under the time of the first.
+    stamps += [
+        value for where, value in leaves(envelope["body"]) if where[-1] in ("time_utc", "last_seen")
+    ]
+    server = datetime.fromtimestamp(max(stamps) + 60, UTC)
+    return poll.endpoint.parse(Reply(envelope["body"], server, server, b""), poll)
+
+
+async def test_recorded_answer_is_stored(recorded: tuple[Any, Poll], tmp_path: Path) -> None:
+    """A real answer parses without a problem but drift, and every record becomes upserts."""
+    envelope, poll = recorded
+    spool = Spool(tmp_path, 1 << 20)
+    await spool.open()
+
+    parsed = parse(envelope, poll)
+    await spool.append(Batch("home", poll.endpoint.name, parsed.records, parsed.facts), {})
+    (waiting,) = await spool.oldest_batches(9, 1 << 20)
+    await spool.close()
+    documents, facts = records.unpack(waiting.body)
+
+    assert [str(each) for each in parsed.problems if not each.drift] == []
+    assert [each["record"] for each in documents] == [
+        type(each).__name__ for each in parsed.records
+    ]
+    assert [tuple(fact.types) for fact in facts] == [fact.types for fact in parsed.facts]
+    assert all(operations(document) for document in documents)
+
+
+def test_every_leaf_ends_somewhere(recorded: tuple[Any, Poll]) -> None:
+    """Another value at any leaf of a real answer changes some record, but for LEFT_OUT."""
+    envelope, poll = recorded
+    before = comparable(parse(envelope, poll))
+    lost = []
+
+    for where, value in list(leaves(envelope["body"])):
+        put(envelope["body"], where, other_than(value))
+        if comparable(parse(envelope, poll)) == before:
+            lost.append(where)
+        put(envelope["body"], where, value)
+
+    shadowed = shadows(envelope["body"])
+    unexplained = [
+        where
+        for where in lost
+        if not set(where) & set(LEFT_OUT) and not any(where[: len(at)] == at for at in shadowed)
+    ]
+    assert unexplained == []
+
+
+def test_recorded_rows_keep_their_values() -> None:
+    """Each recorded history row is one measurement with exactly its value and time."""
+    file = RECORDED / ROWS[0]
+    if not file.exists():
+        pytest.skip(f"no {ROWS[0]} in shared/recorded beside the checkout")
+    envelope = json.loads(file.read_text())
+    begin = datetime.fromtimestamp(min(map(int, envelope["body"])), UTC)
+
+    parsed = parse(envelope, rows_poll("home", MODULE, ("Temperature",), begin))
+
+    rows = {
+        str(int(document["time"].timestamp())): [document["values"]["temperature"]]
+        for document in map(records.as_document, parsed.records)
+    }
+    assert rows == envelope["body"]
+    assert len(parsed.records) == 13
+
+
+# --- walking --------------------------------------------------------------------------------------
+
+
+def leaves(value: Any, where: Where = ()) -> Iterator[tuple[Where, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, (*where, key))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from leaves(item, (*where, place))
+    else:
+        yield where, value
+
+
+def put(body: Any, where: Where, value: Any) -> None:
+    for step in where[:-1]:
+        body = body[step]
+    body[where[-1]] = value
+
+
+def other_than(value: Any) -> Any:
+    """Another value of the same type, still plausible."""
+    if isinstance(value, bool):
+        return not value
+    return value + "x" if isinstance(value, str) else value - 1
+
+
+def comparable(parsed: Parsed) -> list[Any]:
+    return [astuple(each) for each in parsed.records]
+
+
+def shadows(body: Any) -> list[Where]:
+    """Modules without data whose id has data under another station: that entry counts."""
+    if not isinstance(body, dict) or "devices" not in body:
+        return []
+    blocks: list[tuple[Where, Any]] = [
+        (("devices", place, "modules", number), module)
+        for place, device in enumerate(body["devices"])
+        for number, module in enumerate(device.get("modules", []))
+    ]
+    full = {module["_id"] for _, module in blocks if "dashboard_data" in module}
+    return [
+        where
+        for where, module in blocks
+        if module["_id"] in full and "dashboard_data" not in module
+    ]
