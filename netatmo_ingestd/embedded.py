@@ -4,10 +4,8 @@ It promises: loopback only; nothing is answered without the password; it ends wi
 started it; two never run in one folder; the URI outlives restarts while its port is free. What goes
 through the socket is the business of `mongo`.
 
-This file is run twice. Imported, it is the parent's side and never imports `secantus` (GPL-2.0: a
-program of its own). As `python -m netatmo_ingestd.embedded` it is the child, which builds the
-server by a few lines of ours instead of `secantusd-py`: no `secantusd.toml` is read, the user is
-made before the socket opens, and the session that start-up leaves behind is released.
+This is the parent's side and never imports `secantus` (GPL-2.0: a program of its own); the child is
+`embedded_server`.
 
 The folder, `<state_dir>/store`, 0700, every file 0600: `data/` (WiredTiger's), `password` (of our
 one user), `port` (wished for at the next start), `running.json` (the child's options, "pid",
@@ -19,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import fcntl
 import importlib
@@ -31,9 +28,7 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -43,7 +38,6 @@ from urllib.parse import quote
 from netatmo_ingestd.errors import Busy, ConfigError, IngestError, StoreUnavailable
 
 USER = "netatmo_ingestd"
-ROLES = ("readWriteAnyDatabase", "dbAdminAnyDatabase", "clusterMonitor")
 CURE = "Run: pip install 'netatmo-ingestd[embedded]'"
 # Below the range from which outgoing connections take theirs: none of them sits on our port while
 # the store restarts, and no client that retries connects to itself.
@@ -203,8 +197,8 @@ class EmbeddedStore:
                 "which would begin anew, empty. Restore the folder from a copy, or move it away"
             )
             raise ConfigError(msg)
-        if self._options["auth"] and not _password(self.folder):
-            _write_private(self.folder / "password", secrets.token_hex(32))
+        if self._options["auth"] and not read_password(self.folder):
+            write_private(self.folder / "password", secrets.token_hex(32))
             if names:
                 what = "password file missing, damaged or open to others: there is a new password"
                 self._on_event("store.password", {"error": what, "folder": str(self.folder)})
@@ -216,7 +210,7 @@ class EmbeddedStore:
         # No variable of ours (secrets), none of SecantusDB's (one of them ends all durability).
         kept = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
         env = {name: os.environ[name] for name in kept if name in os.environ}
-        command = (sys.executable, "-P", "-m", "netatmo_ingestd.embedded")
+        command = (sys.executable, "-P", "-m", "netatmo_ingestd.embedded_server")
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with _opened(self.folder / "store.log", flags) as said:  # a full pipe would stop it
             self._process = await asyncio.create_subprocess_exec(
@@ -340,7 +334,7 @@ def _running(folder: Path) -> dict[str, Any]:
 
 
 def _uri(folder: Path, running: Mapping[str, Any]) -> str:
-    login = f"{USER}:{_password(folder)}@" if running["auth"] else ""
+    login = f"{USER}:{read_password(folder)}@" if running["auth"] else ""
     query = "directConnection=true" if running["standalone"] else "replicaSet=secantus"
     if login:
         query += "&authSource=admin&authMechanism=SCRAM-SHA-256"
@@ -349,7 +343,7 @@ def _uri(folder: Path, running: Mapping[str, Any]) -> str:
     return f"mongodb://{login}127.0.0.1:{running['port']}/?{query}"
 
 
-def _password(folder: Path) -> str:
+def read_password(folder: Path) -> str:
     """What the file holds; "" if it is missing, damaged, a link, or others could read it."""
     file = folder / "password"
     with contextlib.suppress(OSError):
@@ -359,7 +353,7 @@ def _password(folder: Path) -> str:
     return ""
 
 
-def _write_private(file: Path, text: str) -> None:
+def write_private(file: Path, text: str) -> None:
     """Replace `file` atomically, 0600, and flush it and its folder to disk."""
     fresh = file.with_name(f"{file.name}.next")
     fresh.unlink(missing_ok=True)
@@ -392,88 +386,3 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
     return event.is_set()
-
-
-# --- the child -------------------------------------------------------------------------------
-
-
-def serve(options: Mapping[str, Any]) -> int:
-    """Run the store until SIGTERM, or the end of `owner`; the exit code is the process's."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != options["owner"]:  # it died before we asked to be told
-        return 0
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread exists
-    os.umask(0o077)
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    folder = Path(options["folder"])
-    try:
-        server = _build(options, _password(folder))
-    except (ImportError, AttributeError, TypeError) as error:
-        log.exception("start")
-        sys.stderr.write(f"this SecantusDB is not the version we know ({error}). {CURE}\n")
-        return ConfigError.exit_code
-    _listen(server, folder / "port")
-    note = {**options, "pid": os.getpid(), "port": server.port}
-    _write_private(folder / "running.json", json.dumps(note))
-    while signal.sigtimedwait(ends, 2) is None:
-        if "secantus-accept" not in {thread.name for thread in threading.enumerate()}:
-            sys.stderr.write("nothing accepts connections any more (out of descriptors?)\n")
-            return 1  # it ends at the first error of accept(), and the rest would live on, deaf
-    signal.alarm(CLOSE_S)
-    with contextlib.suppress(Exception):
-        server._socket.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  `stop` waits 2 s for accept()
-        server.storage.checkpoint()  # opens the session of this thread, which `stop` wants
-    server.stop()
-    return 0
-
-
-def _build(options: Mapping[str, Any], password: str) -> Any:
-    """The server, not yet listening, with our one user in it and no session left open.
-
-    Without `_reset_thread_session`, this thread's cursor would pin history after a clean restart:
-    0.9 KB of disk for each update, as long as the process lives.
-    """
-    commands = importlib.import_module("secantus.commands")
-    server = importlib.import_module("secantus.server").SecantusDBServer(
-        storage_path=str(Path(options["folder"]) / "data"),
-        replica_set_name=None if options["standalone"] else "secantus",
-        require_auth=options["auth"],
-        enable_test_commands=options["enable_test_commands"],
-        ttl_sweep_seconds=0,  # we have no such indexes, and a sweep walks all collections
-        oplog_max_entries=options["oplog_max_entries"],
-        cache_size=options["cache_size"],
-        durable=True,
-        tls_cert_file=options["tls_pem"],
-        tls_key_file=options["tls_pem"],
-    )
-    if options["auth"]:
-        context = commands.CommandContext(0, server.storage, server.cursors)
-        roles = [*ROLES, *(["root"] if options["enable_test_commands"] else [])]
-        rest = {"pwd": password, "roles": roles, "$db": "admin"}
-        answer = commands.dispatch({"createUser": USER, **rest}, context)
-        if answer.get("code") == 51003:  # it exists
-            answer = commands.dispatch({"updateUser": USER, **rest}, context)
-        if not answer.get("ok"):
-            raise RuntimeError(answer)
-    server.storage._reset_thread_session()  # noqa: SLF001  the version is pinned for its sake
-    return server
-
-
-def _listen(server: Any, note: Path) -> None:
-    """On the port of last time if it is free, else on another one, noted for the next time."""
-    with contextlib.suppress(OSError, ValueError):
-        server.port = int(note.read_text())
-        server.start()
-        return
-    for _attempt in range(50):
-        with contextlib.suppress(OSError):
-            server.port = secrets.choice(PORTS)
-            server.start()
-            break
-    _write_private(note, str(server.address[1]))
-
-
-if __name__ == "__main__":
-    sys.exit(serve(json.loads(sys.argv[1])))

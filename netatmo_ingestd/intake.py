@@ -133,9 +133,10 @@ class Intake:
         last |= {(ROWS, entity_id): {"newest": each} for entity_id, each in newest.items()}
         batch = Batch(poll.account, poll.endpoint.name, records, parsed.facts)
         await self._spool.append(batch, last)
-        self._memory.known.setdefault(poll.endpoint.name, {}).update(
-            {entity_id: _lean(each) for entity_id, each in update.items()}
-        )
+        if update:
+            self._memory.known.setdefault(poll.endpoint.name, {}).update(
+                {entity_id: _lean(each) for entity_id, each in update.items()}
+            )
         self._memory.newest |= newest
         self._note(kinds, poll)
         for record in about:

@@ -316,7 +316,8 @@ class Budget:
         self._alarm.add_done_callback(self._rung)
 
     async def _ring(self, at: float) -> None:
-        await self._clock.sleep(at / SECOND - self._clock.monotonic())
+        # At least a millisecond: a float that is rounded down would else be asked for ever.
+        await self._clock.sleep(max(at / SECOND - self._clock.monotonic(), 1 / SECOND))
         self._alarm = None
         self._serve(self._waiting)
 

@@ -57,6 +57,8 @@ EVENTS: Mapping[str, str] = {
     "store.rejected": "a document was refused and is in dead_letters",
     "store.degraded": "the server refuses an index or a large bulk; done another way",
     "store.ended": "the embedded store ended or refused everything; when it is started again",
+    "store.moved": "the embedded store listens on another port now",
+    "store.password": "the embedded store's password file was lost; a new one was made",
     "store.restarted": "the embedded store was started again",
 }
 

@@ -92,12 +92,12 @@ class StoreSettings(Section):
         text = value.get_secret_value()
         if text in ("", "embedded"):
             return value
-        match = re.fullmatch(r"mongodb(?:\+srv)?://([^/?]*)/?([^?]*)(?:\?.*)?", text, re.DOTALL)
-        if match is None:
+        if not re.match(r"mongodb(\+srv)?://", text):
             raise ValueError('is neither "embedded" nor a mongodb:// address')
         # The driver, and urlsplit, would quote a part of the password in their complaints.
-        hosts = match[1].rpartition("@")[2].split(",")
-        if "@" in match[2] or not all(map(_HOST.fullmatch, hosts)) or not _readable(text):
+        match = re.fullmatch(r"[^:]+://([^/?#]*)/?[^?#@]*(\?[^#]*)?", text)
+        hosts = match[1].rpartition("@")[2].split(",") if match else [""]
+        if not all(map(_HOST.fullmatch, hosts)) or not _readable(text):
             raise ValueError(
                 "is no proper mongodb://user:password@host:port/ address; "
                 "percent-encode characters like / ? # @ : % of the password"

@@ -96,7 +96,7 @@ for name, content in {
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name]).update(content)
 
-from netatmo_ingestd.embedded import serve
+from netatmo_ingestd.embedded_server import serve
 
 options = dict.fromkeys(["auth", "standalone", "tls_pem", "enable_test_commands", "cache_size"])
 folder = sys.argv[1]
@@ -168,11 +168,11 @@ def test_password_is_random_private_and_kept(tmp_path: Path) -> None:
         EmbeddedStore(folder, on_event=lambda name, _: told.append(name))._prepare()
 
         assert (folder / "password").stat().st_mode & 0o777 == 0o600
-        first = embedded._password(folder)
+        first = embedded.read_password(folder)
         EmbeddedStore(folder)._prepare()
-        assert embedded._password(folder) == first
+        assert embedded.read_password(folder) == first
         assert not (folder / "password.next").exists()
-    assert len({embedded._password(folder) for folder in folders} | {""}) == 3
+    assert len({embedded.read_password(folder) for folder in folders} | {""}) == 3
     assert told == []  # nothing was lost
 
 
@@ -197,7 +197,7 @@ def test_bad_password_file_is_replaced_aloud(tmp_path: Path, damage: str) -> Non
     EmbeddedStore(tmp_path, on_event=lambda *event: told.append(event))._prepare()
 
     assert [name for name, _ in told] == ["store.password"]
-    fresh = embedded._password(tmp_path)
+    fresh = embedded.read_password(tmp_path)
     assert fresh not in {"", PASSWORD}
     assert fresh not in str(told)
     assert not file.is_symlink()

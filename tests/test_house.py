@@ -26,6 +26,7 @@ LAYERS = (
     {"status"},
     {"poller", "writer", "login"},
     {"intake", "client"},
+    {"embedded_server"},
     {"changes", "embedded", "mongo", "spool", "sources"},
     {"oauth"},
     {"tokenfile", "grants", "limits", "ledger", "upserts"},
@@ -109,7 +110,7 @@ def test_secantus_is_imported_by_its_own_process_alone() -> None:
     """The GPL program stays behind its socket: only the child's code names it."""
     users = {path.stem for path in PACKAGE.rglob("*.py") if "secantus" in " ".join(_imports(path))}
 
-    assert users <= {"embedded"}
+    assert users <= {"embedded_server"}
 
 
 def test_example_loads(tmp_path: Path) -> None:

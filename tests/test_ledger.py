@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -58,7 +59,7 @@ def test_add_is_set_union(added: list[tuple[int, int]]) -> None:
 
     assert hours(intervals) == model
     assert all(begin < end for begin, end in intervals)
-    assert all(one[1] < two[0] for one, two in zip(intervals, intervals[1:], strict=False))
+    assert all(one[1] < two[0] for one, two in itertools.pairwise(intervals))
 
 
 @settings(deadline=None)
