@@ -201,15 +201,14 @@ class Client:
                 problem = "it is no envelope"
             except ValueError as error:
                 problem = secrets.clean(_one_line(str(error)))
-        good = isinstance(envelope, dict) and "error" not in envelope
+        good = isinstance(envelope, dict) and not envelope.get("error")
         if 200 <= status < 300 and good and envelope.get("status", "ok") == "ok":
             received = self.clock.now()
             time_server = read_time(envelope.get("time_server")) or received
             return Reply(envelope.get("body"), time_server, received, raw)
         code, message = read_error(envelope)
         message = secrets.clean(message)
-        signed = code is not None or status in (401, 429)  # else by something before the API
-        reaction = read_refusal(status, code, message) if signed else Reaction.RETRY
+        reaction = read_refusal(status, code, message)
         seen = f"HTTP {status}"
         if code is not None:
             code = secrets.clean(_one_line(code)) if isinstance(code, str) else code
@@ -345,5 +344,6 @@ _JSON = json.JSONDecoder(
 
 def _one_line(text: str) -> str:
     """A piece of an answer as part of a message."""
-    text = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]+", " ", text).strip()
+    # Without control characters, line separators, direction marks and lone surrogates.
+    text = re.sub(r"[^\x20-\x7e\xa0-\u2027\u202f-\ud7ff\ue000-\U0010ffff]+", " ", text).strip()
     return text if len(text) <= 120 else text[:119] + "…"

@@ -489,7 +489,7 @@ def _count(calls: Sequence[int], since: int) -> int:
 
 def _take(lock: int) -> None:
     """Take the file lock; go on without it if a process was frozen inside its millisecond."""
-    deadline = time.monotonic() + 0.25
+    deadline = time.monotonic() + 1.0
     while time.monotonic() < deadline:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -45,6 +45,8 @@ _LIMITS: Mapping[str, Any] = {
     "connectTimeoutMS": 5_000,
     "serverSelectionTimeoutMS": 5_000,
     "waitQueueTimeoutMS": 20_000,
+    # How soon a healed server is found; by itself the driver looks every 10 s.
+    "heartbeatFrequencyMS": 2_000,
     "maxPoolSize": 4,
     "appname": "netatmo-ingestd",
 }

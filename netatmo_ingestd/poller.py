@@ -128,12 +128,14 @@ class Poller:
         self._check_s = check_s
         self._order = itertools.count()
         self._grace_s = 10.0
-        self._full = (0, 0.0)
+        self._full = (0, 0.0, "")  # bytes, time and poll when the spool took no more
         self._anchors: dict[str, datetime] = {}
         self._jobs: dict[str, tuple[AccountPolls, Endpoint | str]] = {}
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+            # More instances than ever run: a job that re-arms itself for a moment that has come
+            # before it counts as ended would be skipped for good.
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 100},
         )
 
     async def run(self, stop: asyncio.Event, grace_s: float = 10.0) -> None:
@@ -225,7 +227,7 @@ class Poller:
             self._put(account, poll)
 
     def _put(self, account: AccountPolls, poll: Poll) -> None:
-        key = f"{poll.endpoint.name}|{poll.entity_id}"
+        key = _key(poll)
         if key not in account.waiting:
             account.waiting.add(key)
             account.queue.put_nowait((poll.endpoint.priority, next(self._order), key, poll))
@@ -288,6 +290,7 @@ class Poller:
             await _wait(stop, self._check_s)
             if not self._overdue():
                 self.progressed = time.monotonic()
+            self._arm_lost()
             for account in self.accounts.values():
                 self._look_at_login(account)
             parted = (time.time() - wall) - (time.monotonic() - mono)
@@ -326,6 +329,13 @@ class Poller:
         late = datetime.now(UTC) - timedelta(seconds=OVERDUE_S)
         jobs = self._scheduler.get_jobs()
         return any(job.next_run_time and job.next_run_time < late for job in jobs)
+
+    def _arm_lost(self) -> None:
+        """A job that is not there any more would never be asked again."""
+        there = {job.id for job in self._scheduler.get_jobs()}
+        for key, (account, what) in list(self._jobs.items()):
+            if key not in there:
+                self._arm(account, what)
 
     # --- one poll ---------------------------------------------------------------------------------
 
@@ -369,7 +379,7 @@ class Poller:
         except LoginRequired as error:
             self._lost_login(account, error)
         except SpoolError as error:
-            self._pause(error)
+            self._pause(poll, error)
         else:
             self._went_well(account, poll)
             for want in wants:
@@ -386,7 +396,7 @@ class Poller:
         until = max(
             (
                 account.refused[key]
-                for key in (poll.endpoint.name, f"{poll.endpoint.name}|{poll.entity_id}")
+                for key in (poll.endpoint.name, _key(poll))
                 if key in account.refused
             ),
             default=None,
@@ -398,19 +408,21 @@ class Poller:
         if poll.endpoint.priority >= Priority.REREAD and self._spool.fill >= 0.8:
             return True
         if self.paused:
-            then, tried = self._full
+            then, tried, _ = self._full
             if self._spool.bytes >= then and self._clock.monotonic() - tried < FULL_RETRY_S:
                 return True
         return self._spool.fill >= 1.0
 
-    def _pause(self, error: SpoolError) -> None:
+    def _pause(self, poll: Poll, error: SpoolError) -> None:
         if not self.paused:
             self._log.error("spool.full", error=str(error), paused="polling")
         self.paused = str(error)
-        self._full = (self._spool.bytes, self._clock.monotonic())
+        self._full = (self._spool.bytes, self._clock.monotonic(), _key(poll))
 
-    def _resume(self) -> None:
-        if self.paused:
+    def _resume(self, poll: Poll) -> None:
+        """There is room when something has left, or what found none was taken."""
+        then, _, refused = self._full
+        if self.paused and (self._spool.bytes < then or refused == _key(poll)):
             self.paused = ""
             self._log.info("spool.room", fill=round(self._spool.fill, 2))
 
@@ -423,12 +435,12 @@ class Poller:
             self._log.warning(
                 "budget.paused", account=account.name, error=str(error), target=target
             )
-        self._failed(account, poll.endpoint.name, str(error))
+        self._failed(account, _key(poll), str(error))
 
     def _refuse(self, account: AccountPolls, poll: Poll, error: ApiRefused) -> None:
         key = poll.endpoint.name
         if error.reaction != "scope":
-            key = f"{key}|{poll.entity_id}"
+            key = _key(poll)
         account.refused[key] = self._clock.now() + REFUSED_FOR
         self._log.error("poll.refused", account=account.name, what=key, error=str(error))
         account.failing.setdefault(key, Failing()).error = str(error)
@@ -437,15 +449,17 @@ class Poller:
         """The token manager has announced it; here it is one more series of failures."""
         self._failed(account, LOGIN, str(error))
 
-    def _failed(self, account: AccountPolls, name: str, error: str) -> None:
-        series = account.failing.setdefault(name, Failing())
+    def _failed(self, account: AccountPolls, key: str, error: str) -> None:
+        """Count it; of all the modules of an endpoint the first failure is told."""
+        first = not _failing_too(account, key)
+        series = account.failing.setdefault(key, Failing())
         series.count += 1
         series.error = error
-        if series.count == 1 or series.count % REMIND_EVERY == 0:
+        if first or series.count % REMIND_EVERY == 0:
             self._log.warning(
                 "poll.failed",
                 account=account.name,
-                endpoint=name,
+                endpoint=key,
                 error=error,
                 failures=series.count,
             )
@@ -453,16 +467,26 @@ class Poller:
     def _went_well(self, account: AccountPolls, poll: Poll) -> None:
         name = poll.endpoint.name
         account.last_good[name] = self._clock.now()
-        self._resume()
+        self._resume(poll)
         if poll.target is not None:
             account.first_done.add(poll.entity_id)
-        for key in (name, f"{name}|{poll.entity_id}", LOGIN):
+        for key in (name, _key(poll), LOGIN):
             account.refused.pop(key, None)
             series = account.failing.pop(key, None)
-            if series:
+            if series and not _failing_too(account, key):
                 self._log.info(
-                    "poll.recovered", account=account.name, endpoint=name, failures=series.count
+                    "poll.recovered", account=account.name, endpoint=key, failures=series.count
                 )
+
+
+def _key(poll: Poll) -> str:
+    return f"{poll.endpoint.name}|{poll.entity_id}" if poll.target else poll.endpoint.name
+
+
+def _failing_too(account: AccountPolls, key: str) -> bool:
+    """True while the endpoint of `key` fails, for whichever module."""
+    name = key.partition("|")[0]
+    return any(each.partition("|")[0] == name for each in account.failing)
 
 
 async def _wait(event: asyncio.Event, limit_s: float) -> None:

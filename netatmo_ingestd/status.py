@@ -167,11 +167,7 @@ def troubles(report: Mapping[str, Any]) -> list[str]:
         elif login["state"] in ("expired", "suspect"):
             text = f"login of {name} is {login['state']}; it is tried again by itself"
             found.append(f"{text} ({why})" if why else text)
-        found += [
-            f"{name}: {what} fails ({each['error']})"
-            for what, each in account["failing"].items()
-            if what != "login"
-        ]
+        found += _failing(name, account["failing"])
         found += [f"{name}: no good answer of {what} lately" for what in account["late"]]
     store, spool = report["store"], report["spool"]
     if store["state"] == "down":
@@ -182,6 +178,18 @@ def troubles(report: Mapping[str, Any]) -> list[str]:
     if spool["damaged"]:
         found.append(f"a damaged spool was set aside as {spool['damaged']}")
     return found
+
+
+def _failing(name: str, failing: Mapping[str, Any]) -> list[str]:
+    """One line for each endpoint, however many modules it fails for."""
+    errors: dict[str, list[str]] = {}
+    for what, each in failing.items():
+        errors.setdefault(what.partition("|")[0], []).append(each["error"])
+    errors.pop("login", None)
+    return [
+        f"{name}: {endpoint} fails{f' for {len(told)} modules' if len(told) > 1 else ''} ({told[0]})"
+        for endpoint, told in errors.items()
+    ]
 
 
 def hints(report: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -50,6 +51,46 @@ def told(
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One object of an answer and its JSON path; what cannot be used goes into `problems`."""
+
+    fields: Mapping[str, Json]
+    where: str
+    server: datetime
+    problems: list[Problem]
+
+    def told(self, key: str, read: Callable[[Json], _T | None]) -> _T | None:
+        return told(self.fields, key, read, self.where, self.problems)
+
+    def moment(self, key: str) -> datetime | None:
+        """A time; 0, or false as PHP puts it, means never."""
+        if self.fields.get(key) == 0:
+            return None
+        return self.told(key, lambda value: moment(value, self.server))
+
+    def inner(self, key: str) -> Block:
+        """The object at `key`, an empty one if there is none."""
+        found = self.told(key, lambda value: value if isinstance(value, dict) else None)
+        return replace(self, fields=found or {}, where=f"{self.where}.{key}")
+
+    def blocks(self, key: str) -> Iterator[Block]:
+        """The objects of the list at `key`."""
+        for where, fields in blocks(self.fields.get(key), f"{self.where}.{key}", self.problems):
+            yield replace(self, fields=fields, where=where)
+
+    def unknown(self, known: Collection[str]) -> tuple[tuple[str, Any], ...]:
+        return unknown(self.fields, known, self.where, self.problems)
+
+    def problem(self, key: str, words: str, *, drift: bool = False) -> None:
+        self.problems.append(Problem(f"{self.where}.{key}", words, drift=drift))
+
+
+def present(**facts: Any) -> dict[str, Any]:
+    """The facts that were told."""
+    return {name: value for name, value in facts.items() if value is not None}
+
+
 def number(value: Json) -> float | None:
     """A finite float; None for anything else (a boolean is no number)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -84,6 +125,14 @@ def moment(value: Json, server: datetime) -> datetime | None:
         return None
     result = datetime.fromtimestamp(int(seconds), UTC)
     return result if _FIRST <= result <= server + _AHEAD else None
+
+
+def pair(value: Json) -> tuple[float, float] | None:
+    """Two numbers, or none."""
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    first, second = number(value[0]), number(value[1])
+    return None if first is None or second is None else (first, second)
 
 
 def plain(value: Json) -> Any:

@@ -49,13 +49,19 @@ Config = dict[str, Any]
 
 
 def until(
-    condition: Callable[[], object], *, within: float, what: str, every: float = 0.05
+    condition: Callable[[], object],
+    *,
+    within: float,
+    what: str,
+    house: House | None = None,
+    every: float = 0.05,
 ) -> None:
-    """Wait until `condition()` is true; fail after `within` seconds."""
+    """Wait until `condition()` is true; fail after `within` seconds, with the log of `house`."""
     limit = time.monotonic() + within * SLOW
     while not condition():
         if time.monotonic() > limit:
-            pytest.fail(f"not within {within:g} s: {what}")
+            log = f"\n{house.counted()}\n{house.tail()}" if house else ""
+            pytest.fail(f"not within {within:g} s: {what}{log}")
         time.sleep(every)
 
 
@@ -390,6 +396,19 @@ class House:
         self.canaries |= {token["access"], token["refresh"], token["previous_refresh"]}
         return token
 
+    def login_left(self, number: int = 0) -> bool:
+        """Of a daemon that was killed: whether what is on disk holds a token that is good.
+
+        A save that was cut off between fsync and rename counts: the next start finishes it.
+        """
+        file = self.state / "tokens" / self.accounts[number]["name"] / "token.json"
+        tokens = []
+        for path in (file, file.with_name("token.json.next")):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                text = path.read_bytes().partition(b"\n")[0]
+                tokens.append(str(json.loads(text)["token"]["refresh"]))
+        return any(self.cloud.accepts(token) for token in tokens)
+
     def login_lives(self) -> bool:
         """Whether the cloud accepts the refresh token on disk, of every account."""
         numbers = range(len(self.accounts))
@@ -452,7 +471,8 @@ class House:
         until(
             lambda: self.covered_since(moment),
             within=within,
-            what=f"each module's rows up to now are stored; {self.counted()}\n{self.tail()}",
+            what=f"each module's rows up to {iso(moment)} are stored",
+            house=self,
             every=0.2,
         )
         return moment
