@@ -32,8 +32,9 @@ from netatmo_ingestd import (
     tables,
 )
 from netatmo_ingestd.client import open_http
+from netatmo_ingestd.config import load
 from netatmo_ingestd.errors import ConfigError, IngestError
-from netatmo_ingestd.settings import Settings, load
+from netatmo_ingestd.settings import Settings
 
 _T = TypeVar("_T")
 _PLACES = (Path("config.toml"), Path("/etc/netatmo-ingestd/config.toml"))
@@ -348,7 +349,6 @@ def _store_uri(settings: Settings) -> str:
 
 
 async def _daemon(settings: Settings, once: bool) -> int:
-    oauth.forbid_dumps()
     stop = daemon.Stop()
     with stop.on_signals():
         if not once:

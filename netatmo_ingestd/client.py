@@ -192,7 +192,7 @@ class Client:
 
     def _read(self, response: httpx.Response, raw: bytes, secrets: Redactor) -> Reply:
         status = response.status_code
-        kind = response.headers.get("Content-Type", "application/json").lower()
+        kind = secrets.clean(response.headers.get("Content-Type", "application/json")).lower()
         envelope: Json = None
         problem = f"its type is {_one_line(kind)}"
         if "json" in kind:
@@ -200,7 +200,7 @@ class Client:
                 envelope = read_json(raw)
                 problem = "it is no envelope"
             except ValueError as error:
-                problem = secrets.clean(_one_line(str(error)))
+                problem = _one_line(secrets.clean(str(error)))
         good = isinstance(envelope, dict) and not envelope.get("error")
         if 200 <= status < 300 and good and envelope.get("status", "ok") == "ok":
             received = self.clock.now()
@@ -211,7 +211,7 @@ class Client:
         reaction = read_refusal(status, code, message)
         seen = f"HTTP {status}"
         if code is not None:
-            code = secrets.clean(_one_line(code)) if isinstance(code, str) else code
+            code = _one_line(secrets.clean(code)) if isinstance(code, str) else code
             seen += f', code {code} "{_one_line(message)}"'
         elif status < 400:
             seen += f", bad answer: {problem}"
@@ -263,7 +263,7 @@ async def read_body(response: httpx.Response) -> bytes:
     """The decoded body; ValueError when it is over BODY_MAX, cut, or encoded as nobody asked."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
-        raise ValueError(f"its encoding is {_one_line(encoding)}")
+        raise ValueError("its encoding is none that was asked for")
     unzip = None if encoding == "identity" else zlib.decompressobj(wbits=31)
     body = bytearray()
     async for chunk in response.aiter_raw():

@@ -157,7 +157,7 @@ class Intake:
         except PayloadError as error:
             problem = Problem(error.path, str(error))
         except Exception as error:  # noqa: BLE001
-            problem = Problem("body", f"{type(error).__name__}: {error}")
+            problem = Problem("body", text(f"{type(error).__name__}: {error}") or "")
         self._log.error(
             "parse.failed", account=poll.account, endpoint=poll.endpoint.name, error=str(problem)
         )
@@ -204,6 +204,6 @@ def _answer(reply: Reply, poll: Poll, problems: Sequence[Problem], *, keep: bool
         key=key,
         time=whole_seconds(reply.time_server),
         keep=keep,
-        problems=[text(str(problem)) or "" for problem in problems[:50]],
+        problems=[str(problem) for problem in problems[:50]],
         body=zlib.compress(raw.encode(), 6),
     )

@@ -416,12 +416,14 @@ class _Purse:
     def load(self) -> int:
         """Read the file if it changed; gives the time. Without the lock only to look."""
         raw = self._seen
-        try:
-            raw = self._path.read_bytes()
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            self.error = f"{self._path}: {error.strerror}"
+        for path in (self._path, self._path.with_suffix(".next")):
+            try:
+                raw = path.read_bytes()
+                break
+            except FileNotFoundError:
+                continue  # `save` was cut off between its last two steps, or there is none yet
+            except OSError as error:
+                self.error = f"{path}: {error.strerror}"
         now = self.now()
         if raw != self._seen:
             self._seen = raw
@@ -435,7 +437,11 @@ class _Purse:
         return now
 
     def save(self, now: int) -> None:
-        """Replace the file in one step; a full disk costs the sharing, nothing else."""
+        """Replace the file; at each moment one whole version lies under one of its two names.
+
+        Not in one rename: over an existing file, ext4 writes the new one out first, some
+        milliseconds for each call. A full disk costs the sharing, nothing else.
+        """
         for name in [name for name, entry in self.entries.items() if entry.forget(now)]:
             del self.entries[name]
         del self.calls[: bisect_left(self.calls, now - HOUR)]
@@ -448,7 +454,8 @@ class _Purse:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(file)
-            fresh.replace(self._path)
+            self._path.unlink(missing_ok=True)
+            fresh.rename(self._path)
         except OSError as error:
             self.error = f"{self._path}: {error.strerror}; other commands do not see our calls"
         else:

@@ -40,6 +40,7 @@ EVENTS: Mapping[str, str] = {
     "poll.slow": "a call overran its interval",
     "poll.stretched": "the cadences do not fit the budget and are stretched evenly",
     "budget.paused": "a quota is used up: who, for how long, the new hourly target",
+    "budget.damaged": "the file of the request budget was unreadable and begun anew",
     "parse.failed": "an answer was set aside whole for a later replay",
     "parse.problem": "parts of an answer were set aside (first time for each path)",
     "parse.drift": "a field or type we do not know (first time for each)",

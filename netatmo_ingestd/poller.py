@@ -42,6 +42,7 @@ REFUSED_FOR = timedelta(days=1)
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
 REMIND_EVERY = 100
 LOGIN = "login"  # the key under which a lost login counts as failing
+NEAR_BOUND = 0.9
 FULL_RETRY_S = 300.0  # a disk that others filled tells nobody when it has room again
 CLOCK_CHECK_S = 5.0
 CLOCK_PARTED_S = 2.0
@@ -409,7 +410,9 @@ class Poller:
             return True
         if self.paused:
             then, tried, _ = self._full
-            if self._spool.bytes >= then and self._clock.monotonic() - tried < FULL_RETRY_S:
+            # Its bound is lifted by what leaves it alone; only a full disk is worth another try.
+            waits = self._spool.fill > NEAR_BOUND or self._clock.monotonic() - tried < FULL_RETRY_S
+            if self._spool.bytes >= then and waits:
                 return True
         return self._spool.fill >= 1.0
 
@@ -468,7 +471,8 @@ class Poller:
         name = poll.endpoint.name
         account.last_good[name] = self._clock.now()
         self._resume(poll)
-        if poll.target is not None:
+        # A short read that was on its way when the store was found replaced is no first one.
+        if poll.begin is not None and self._clock.now() - poll.begin >= FIRST_REACH:
             account.first_done.add(poll.entity_id)
         for key in (name, _key(poll), LOGIN):
             account.refused.pop(key, None)

@@ -1,19 +1,13 @@
-"""Every option: type, default, meaning; the one reader of environment, TOML and secret files.
-
-Order of precedence: environment (`NETATMO_INGESTD_…`), then `config.toml`, then the defaults here.
-Unknown keys are refused with the nearest known one; no message prints a secret value.
-"""
+"""Every option: type, default, meaning, and how they must fit together. Read by `config`."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -22,25 +16,19 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
 from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.providers import NETATMO, Provider, is_loopback
 
 ENV_PREFIX = "NETATMO_INGESTD_"
-# Read by the test suite and by the packaging, not by the daemon.
-_ENV_OTHERS = {"NETATMO_INGESTD_TEST_MONGODB", "NETATMO_INGESTD_CONFIG"}
 NO_ACCOUNT = "accounts: none is configured; add an [[accounts]] section to config.toml (--config)"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)\s*")
@@ -48,11 +36,6 @@ _UNIT_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _MOST_S = 1e9
 # Each host of a mongodb:// address: name or number, or [IPv6], and a port; or a socket's path.
 _HOST = re.compile(r"[^\s:@/\[\]]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?|(?i:%2F)\S+")
-_PLAIN = {
-    "tuple_type": 'is no list; write ["…", "…"]',
-    "path_type": "is no path",
-    "string_type": "is no text; put it in quotes",
-}
 
 
 def read_duration(value: object) -> object:
@@ -274,7 +257,7 @@ class Settings(BaseSettings):
             if account.app and account.app not in self.apps:
                 raise ValueError(
                     f"accounts.{account.name}.app: there is no [apps.{account.app}]"
-                    + _nearest(account.app, self.apps)
+                    + nearest(account.app, self.apps)
                 )
         return self
 
@@ -303,7 +286,7 @@ class Settings(BaseSettings):
         for account in self.accounts:
             if account.name == name:
                 return account
-        raise ConfigError(f'--account: there is no "{name}"{_nearest(name, known)}')
+        raise ConfigError(f'--account: there is no "{name}"{nearest(name, known)}')
 
     def app_of(self, account: AccountSettings) -> AppSettings:
         """The client id and secret that `account` uses; ConfigError when one is missing."""
@@ -318,77 +301,10 @@ class Settings(BaseSettings):
         return AppSettings(client_id=app.client_id, client_secret=SecretStr(secret))
 
 
-class _Environment(EnvSettingsSource):
-    """Lists also as `a,b`: nobody writes JSON into a unit file."""
-
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        try:
-            return super().decode_complex_value(field_name, field, value)
-        except ValueError:
-            return [part.strip() for part in str(value).split(",") if part.strip()]
-
-
-class _WithEnvironment(Settings):
-    """The same with `NETATMO_INGESTD_…` on top."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (_Environment(settings_cls), init_settings)
-
-
-def load(path: Path | None) -> Settings:
-    """Read `path` (TOML), `accounts.d/*.toml` beside it, and the environment.
-
-    Raises ConfigError, one line: what, where, what to do; never with a secret value.
-    """
-    where = str(path) if path else "environment"
-    _refuse_unknown_environment(os.environ)
-    raw = _read_toml(path) if path else {}
-    _refuse_unknown_keys(raw, where)
-    if path is not None:
-        _add_account_files(raw, path.parent / "accounts.d")
-    try:
-        settings: Settings = _WithEnvironment(**raw)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(error)}") from None
-    except SettingsError:
-        raise ConfigError(f"environment: a {ENV_PREFIX}… variable cannot be read") from None
-    if settings.account is not None:
-        # The one-account container: NETATMO_INGESTD_ACCOUNT_CLIENT_ID and its like.
-        settings = settings.model_copy(
-            update={"accounts": (*settings.accounts, settings.account), "account": None}
-        )
-    return settings
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file; copy config.example.toml there and fill it in"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-
-
-def _add_account_files(raw: dict[str, Any], folder: Path) -> None:
-    for path in sorted(folder.glob("*.toml")):
-        more = _read_toml(path)
-        unknown = set(more) - {"accounts"}
-        if unknown:
-            raise ConfigError(f"{path}: only [[accounts]] belongs here, not {min(unknown)}")
-        _refuse_unknown_keys(more, str(path))
-        raw["accounts"] = [*raw.get("accounts", []), *more.get("accounts", [])]
+def nearest(name: str, known: object) -> str:
+    names = list(known) if isinstance(known, (list, dict, set)) else []
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def _secret_from_file(app: AppSettings, account: AccountSettings, where: str) -> str:
@@ -405,67 +321,3 @@ def _secret_from_file(app: AppSettings, account: AccountSettings, where: str) ->
         raise ConfigError(
             f"{where}.client_secret_file: {path} cannot be read ({type(error).__name__})"
         ) from None
-
-
-# --- one line for each mistake ------------------------------------------------------------------
-
-
-def _refuse_unknown_environment(environ: Mapping[str, str]) -> None:
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in _environment_names()}
-    for name in environ:
-        if name.startswith(ENV_PREFIX) and name not in known | _ENV_OTHERS:
-            raise ConfigError(f"environment: {name} is unknown{_nearest(name, known)}")
-
-
-def _environment_names() -> Iterator[str]:
-    for key, field in Settings.model_fields.items():
-        section = AccountSettings if key == "account" else field.annotation
-        if key in ("accounts", "apps"):
-            continue
-        if isinstance(section, type) and issubclass(section, Section):
-            yield from (f"{key}_{name}" for name in section.model_fields)
-        else:
-            yield key
-
-
-def _refuse_unknown_keys(raw: Mapping[str, Any], where: str) -> None:
-    tables: list[tuple[str, object, type[BaseModel]]] = [("", raw, Settings)]
-    for key, value in raw.items():
-        field = Settings.model_fields.get(key)
-        section = field.annotation if field else None
-        if isinstance(section, type) and issubclass(section, Section):
-            tables.append((f"{key}.", value, section))
-    accounts = raw.get("accounts", [])
-    if not isinstance(accounts, list):
-        raise ConfigError(f"{where}: accounts is no list; begin each with [[accounts]]")
-    for number, account in enumerate(accounts, 1):
-        name = account.get("name") if isinstance(account, dict) else None
-        label = name if isinstance(name, str) else number
-        tables.append((f"accounts.{label}.", account, AccountSettings))
-    apps = raw.get("apps", {})
-    if not isinstance(apps, dict):
-        raise ConfigError(f"{where}: apps is no table; write [apps.NAME]")
-    tables += [(f"apps.{name}.", app, AppSettings) for name, app in apps.items()]
-    for prefix, table, model in tables:
-        if not isinstance(table, Mapping):
-            raise ConfigError(f"{where}: {prefix[:-1]} is no table; write it in brackets")
-        known = [name for name in model.model_fields if (prefix, name) != ("", "account")]
-        for key in table:
-            if key not in known:
-                raise ConfigError(f"{where}: {prefix}{key} is unknown{_nearest(key, known)}")
-
-
-def _nearest(name: str, known: object) -> str:
-    names = list(known) if isinstance(known, (list, dict, set)) else []
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f'; did you mean "{close[0]}"?' if close else ""
-
-
-def _explain(error: ValidationError) -> str:
-    """The first mistake, without its value: pydantic would print secrets."""
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    # Lists are counted from 1, as in the other messages.
-    place = ".".join(str(part + 1 if isinstance(part, int) else part) for part in first["loc"])
-    text = _PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place}: {text}{more}" if place else f"{text}{more}"

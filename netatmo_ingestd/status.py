@@ -187,7 +187,8 @@ def _failing(name: str, failing: Mapping[str, Any]) -> list[str]:
         errors.setdefault(what.partition("|")[0], []).append(each["error"])
     errors.pop("login", None)
     return [
-        f"{name}: {endpoint} fails{f' for {len(told)} modules' if len(told) > 1 else ''} ({told[0]})"
+        f"{name}: {endpoint} fails ({told[0]})"
+        + (f", and for {len(told) - 1} more modules" if len(told) > 1 else "")
         for endpoint, told in errors.items()
     ]
 

@@ -75,7 +75,8 @@ def _show_modules(report: Mapping[str, Any], out: Console) -> None:
 
 def _print(table: Table, out: Console) -> None:
     """Whole cells also where nobody looks: a pipe has no width."""
-    out.print(table, width=None if out.is_terminal else 500, crop=out.is_terminal)
+    wide = out if out.is_terminal else Console(file=out.file, width=500, highlight=False)
+    wide.print(table)
 
 
 def _plain(text: str) -> Text:

@@ -257,13 +257,21 @@ def explode(reply: Reply, poll: Poll) -> Parsed:
     raise KeyError("surprise")
 
 
+def stammer(reply: Reply, poll: Poll) -> Parsed:
+    raise ValueError("a\ud800b")
+
+
 def refuse(reply: Reply, poll: Poll) -> Parsed:
     raise PayloadError("no devices", endpoint="getstationsdata", path="body.devices")
 
 
 @pytest.mark.parametrize(
     ("parse", "told"),
-    [(explode, "body: KeyError: 'surprise'"), (refuse, "body.devices: no devices")],
+    [
+        (explode, "body: KeyError: 'surprise'"),
+        (stammer, "body: ValueError: a?b"),
+        (refuse, "body.devices: no devices"),
+    ],
 )
 async def test_an_exploding_parser_keeps_the_answer(desk: Desk, parse: Any, told: str) -> None:
     """A surprise in an answer costs that answer, which is kept whole with the reason."""

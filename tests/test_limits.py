@@ -746,6 +746,24 @@ async def test_running_process_outlives_damage(tmp_path: Path) -> None:
     assert a_budget(tmp_path, clock).usage("home").hour == 7
 
 
+async def test_kill_between_the_steps_of_a_save_loses_nothing(tmp_path: Path) -> None:
+    """A file that was not given its final name any more is found under the other one."""
+    clock = HandClock()
+    before = a_budget(tmp_path, clock)
+    for _ in range(3):
+        await before.reserve("home", Priority.TOKEN)
+    path = the_file(tmp_path)
+    path.rename(path.with_suffix(".next"))
+
+    after = a_budget(tmp_path, clock)
+    seen = after.usage("home").hour
+    await after.reserve("home", Priority.TOKEN)
+
+    assert seen == 3
+    assert a_budget(tmp_path, clock).usage("home").hour == 4
+    assert not path.with_suffix(".next").exists()
+
+
 async def test_unwritable_folder_costs_only_the_sharing(tmp_path: Path) -> None:
     """When the file cannot be kept the process counts alone, keeps its limits and says so."""
     blocked = tmp_path / "budget"

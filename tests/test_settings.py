@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netatmo_ingestd import settings
+from netatmo_ingestd import config
+from netatmo_ingestd.config import load
 from netatmo_ingestd.errors import ConfigError
-from netatmo_ingestd.settings import AccountSettings, Settings, load, read_duration
+from netatmo_ingestd.settings import AccountSettings, Settings, read_duration
 
 CANARY = "canary-c0ffee-secret"
 
@@ -561,7 +562,7 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "state_dir": "/x",
     }  # fmt: skip
     ignored = []
-    for name in settings._environment_names():
+    for name in config._environment_names():
         section, _, key = name.partition("_")
         key = key if section in Settings.model_fields else name
         if key in ("app", "speed", "products"):  # their other values need further settings

@@ -291,6 +291,18 @@ async def test_only_the_owner_reads_it(spool: Spool, tmp_path: Path) -> None:
     assert modes == {"spool.db": 0o600, "spool.db-wal": 0o600}
 
 
+async def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    """A spool restored with wide rights is private again before anything is written to it."""
+    async with opened(tmp_path) as spool:
+        await spool.append(batch("a"), {})
+    spool.path.chmod(0o644)
+
+    async with opened(tmp_path) as again:
+        await again.append(batch("b"), {})
+        assert (tmp_path / "spool.db-wal").stat().st_mode & 0o777 == 0o600
+        assert again.path.stat().st_mode & 0o777 == 0o600
+
+
 async def test_disk_is_given_back(tmp_path: Path) -> None:
     """After an outage has drained, the file is small again."""
     async with opened(tmp_path) as spool:
