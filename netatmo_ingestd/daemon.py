@@ -127,7 +127,8 @@ async def run_once(settings: Settings, stop: Stop) -> list[str]:
             problems = ["interrupted"]
         else:
             problems = polling.result()
-        if not await parts.writer.drain(time.monotonic() + 3 * stop.drain_s):
+        waiting = parts.spool.batches > 0
+        if waiting and not await parts.writer.drain(time.monotonic() + 3 * stop.drain_s):
             reason = parts.writer.counters.reason
             problems.append(f"store: {parts.spool.records} records wait on the spool ({reason})")
         parts.reporter.write(ended=True)
@@ -152,8 +153,9 @@ async def run_tasks(parts: Parts, stop: Stop) -> None:
         deadline = time.monotonic() + stop.drain_s
         writing.set()
         await _until(deadline, stop.hurry, writer)
-        drain = group.create_task(parts.writer.drain(deadline))
-        await _until(deadline + 1, stop.hurry, drain)
+        if parts.spool.batches:
+            drain = group.create_task(parts.writer.drain(deadline))
+            await _until(deadline + 1, stop.hurry, drain)
         rest.set()
 
 

@@ -32,6 +32,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from netatmo_ingestd import logs
@@ -462,8 +463,11 @@ class _Purse:
             self._seen, self.error = data, ""
 
 
+_ROW = attrgetter(*_Entry.__slots__)
+
+
 def _encode(entries: Mapping[str, _Entry], now: int) -> bytes:
-    rows = {name: [getattr(e, field) for field in e.__slots__] for name, e in entries.items()}
+    rows = {name: _ROW(entry) for name, entry in entries.items()}
     text = json.dumps({"at": now, "entries": rows}, separators=(",", ":")).encode()
     return b"%08x %s" % (zlib.crc32(text), text)
 

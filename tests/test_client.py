@@ -267,6 +267,21 @@ async def test_quota_pauses_whom_the_message_names(
 
 
 @pytest.mark.parametrize(
+    ("message", "all_stop"), [("User usage reached", False), ("Maximum api usage reached", True)]
+)
+async def test_second_refused_account(
+    rig: Rig, respx_mock: respx.Router, message: str, all_stop: bool
+) -> None:
+    """When another account is paused too, a message that names nobody means the application."""
+    rig.budget.refused("other", application=False, retry_after=None)
+    rig.answers(respx_mock, refusal(429, 26, message))
+
+    await rig.fails()
+
+    assert (rig.budget.usage("third").paused_for > 0) is all_stop
+
+
+@pytest.mark.parametrize(
     "told", ["120", "Thu, 09 Oct 2025 08:55:21 GMT", "Thu, 09 Oct 2025 08:55:21 -0000"]
 )
 async def test_nothing_is_sent_until_the_pause_ends(

@@ -139,7 +139,6 @@ async def test_a_life_from_ready_to_stopped(
             await until(lambda: "WATCHDOG=1" in manager.read())
 
         assert manager.read()[0] == "READY=1"
-        assert manager.messages[-1] == "STOPPING=1" or "STOPPING=1" in manager.messages
         assert manager.messages.index("READY=1") < manager.messages.index("STOPPING=1")
         told = [line["event"] for line in lines if line["event"].startswith("daemon.")]
         assert told == ["daemon.started", "daemon.stopping", "daemon.stopped"]
@@ -161,6 +160,8 @@ async def test_ready_waits_for_neither_store_nor_login(
             await until(lambda: "READY=1" in manager.read(), within=5)
             await until(lambda: any(line["event"] == "login.required" for line in lines))
             await until(lambda: any(line["event"] == "store.down" for line in lines))
+            stopped = time.monotonic()
+        assert time.monotonic() - stopped < 10, "nothing waits, so there is nothing to drain"
 
     (line,) = [line for line in lines if line["event"] == "login.required"]
     assert "netatmo-ingestd login --account home" in json.dumps(line)
@@ -222,7 +223,7 @@ async def test_a_second_signal_skips_the_drain(tmp_path: Path, lines: list[dict[
 
 
 async def test_signals_ask_then_hurry() -> None:
-    """SIGTERM asks for the end, a second one of any kind hurries it; after the block none is ours."""
+    """SIGTERM asks for the end, a second one of any kind hurries it; afterwards none is ours."""
     stop = Stop()
     with stop.on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -246,7 +247,7 @@ async def test_a_hung_poller_is_not_fed(tmp_path: Path, manager: Manager) -> Non
             parts.poller.progressed = time.monotonic() - 2 * status.WATCHDOG_S
             rest = asyncio.Event()
             reporting = asyncio.create_task(daemon._report(parts, rest))
-            await until(lambda: (settings.state_dir / "status.json").exists())
+            await until((settings.state_dir / "status.json").exists)
             assert not await daemon._progresses(parts)
             rest.set()
             await reporting

@@ -874,8 +874,12 @@ def test_two_processes_share_one_purse(tmp_path: Path) -> None:
     for child in children:
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
+    for child in children:  # all of them, before the first one is waited for
+        assert child.stdin is not None
+        child.stdin.write(b"go\n")
+        child.stdin.flush()
     for child in children:
-        child.communicate(b"go\n", timeout=60)
+        child.communicate(timeout=60)
 
     budget = a_budget(tmp_path, Clock(speed=500.0))
     budget.usage("anna")

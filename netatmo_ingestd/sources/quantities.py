@@ -18,7 +18,7 @@ UNITS: Mapping[str, str] = {
     "wind_strength": "km/h",
     "wind_angle": "degrees; absent when calm",
     "gust_strength": "km/h",
-    "gust_angle": "degrees",
+    "gust_angle": "degrees; absent when calm",
 }
 
 # Upstream measure type to our name; upstream spelling varies in case, so keys are lower case.
