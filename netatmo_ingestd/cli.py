@@ -68,7 +68,7 @@ def main() -> None:
     sys.excepthook = logs.last_words
     try:
         # What a command's typer.Exit carries comes back as a value.
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="netatmo-ingestd")
     except IngestError as error:
         fail(str(error), error.exit_code)
     except ExceptionGroup as group:

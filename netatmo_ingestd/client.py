@@ -8,15 +8,12 @@ large, error envelopes. The token stands in one header and nowhere else. Renewin
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import random
 import re
-import zlib
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
@@ -24,17 +21,16 @@ from typing import Any, Protocol
 import httpx
 
 from netatmo_ingestd import __version__, errors
+from netatmo_ingestd.bodies import one_line, read_body, read_error, read_json, read_time
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.limits import Backoff, Budget
 from netatmo_ingestd.logs import Redactor
 from netatmo_ingestd.models import Json, Priority, Reply, Token
 from netatmo_ingestd.providers import Provider, Reaction, names_application, read_refusal
 
-BODY_MAX = 8 << 20  # bytes after decompression; the largest answer seen is some hundred KiB
 RETRIES = 3
 PASSING = (Reaction.RETRY, Reaction.CROWDED)
 RETRY_AFTER_MOST_S = 60.0  # within one call; a longer wait is for the next poll
-SANE_TIMES = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
 _ENDPOINT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -194,13 +190,13 @@ class Client:
         status = response.status_code
         kind = secrets.clean(response.headers.get("Content-Type", "application/json")).lower()
         envelope: Json = None
-        problem = f"its type is {_one_line(kind)}"
+        problem = f"its type is {one_line(kind)}"
         if "json" in kind:
             try:
                 envelope = read_json(raw)
                 problem = "it is no envelope"
             except ValueError as error:
-                problem = _one_line(secrets.clean(str(error)))
+                problem = one_line(secrets.clean(str(error)))
         good = isinstance(envelope, dict) and not envelope.get("error")
         if 200 <= status < 300 and good and envelope.get("status", "ok") == "ok":
             received = self.clock.now()
@@ -211,8 +207,8 @@ class Client:
         reaction = read_refusal(status, code, message)
         seen = f"HTTP {status}"
         if code is not None:
-            code = _one_line(secrets.clean(code)) if isinstance(code, str) else code
-            seen += f', code {code} "{_one_line(message)}"'
+            code = one_line(secrets.clean(code)) if isinstance(code, str) else code
+            seen += f', code {code} "{one_line(message)}"'
         elif status < 400:
             seen += f", bad answer: {problem}"
         raise _Trouble(reaction, seen, status, code, message, self._retry_after(response))
@@ -254,96 +250,3 @@ class Client:
         }.get(reaction, "the request itself is wrong; please report it")
         text = f"{endpoint}: refused ({seen}), {advice}"
         return errors.ApiRefused(text, reaction=reaction.value, **facts)
-
-
-# --- reading what came, pure --------------------------------------------------------------------
-
-
-async def read_body(response: httpx.Response) -> bytes:
-    """The decoded body; ValueError when it is over BODY_MAX, cut, or encoded as nobody asked."""
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("identity", "gzip", "x-gzip"):
-        raise ValueError("its encoding is none that was asked for")
-    unzip = None if encoding == "identity" else zlib.decompressobj(wbits=31)
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        try:
-            body += unzip.decompress(chunk, BODY_MAX + 1 - len(body)) if unzip else chunk
-        except zlib.error as error:
-            raise ValueError("it is no gzip") from error
-        if len(body) > BODY_MAX:
-            raise ValueError(f"it has more than {BODY_MAX} bytes")
-    if unzip and not unzip.eof:
-        raise ValueError("its gzip is cut short")
-    return bytes(body)
-
-
-def read_json(raw: bytes) -> Json:
-    """Strict JSON in UTF-8.
-
-    Raises ValueError, one line without the content, also for NaN, numbers that no float can hold,
-    duplicate keys, and nesting too deep to read.
-    """
-    try:
-        return _JSON.decode(raw.decode("utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-    except UnicodeDecodeError as error:
-        raise ValueError("it is not UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON ({error.msg} at {error.pos})") from error
-
-
-def read_error(envelope: Json) -> tuple[int | str | None, str]:
-    """Code and message of a refusal; (None, "") when it has none.
-
-    envelope  {"error": {"code": 26, "message": "…"}}, a code may be a text ("WH009");
-              or of OAuth: {"error": "invalid_grant", "error_description": "…"}
-    """
-    error = envelope.get("error") if isinstance(envelope, dict) else None
-    if isinstance(error, str):
-        error = {"code": error, "message": envelope.get("error_description")}
-    if not isinstance(error, dict):
-        return None, ""
-    code, message = error.get("code"), error.get("message")
-    if isinstance(code, str) and re.fullmatch(r"[0-9]{1,9}", code):
-        code = int(code)
-    if isinstance(code, bool) or not isinstance(code, (int, str)) or code == "":
-        code = None
-    return code, message if isinstance(message, str) else ""
-
-
-def read_time(value: Json) -> datetime | None:
-    """`time_server` (epoch seconds) as a datetime; None when it is no time of this century."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return datetime.fromtimestamp(value, UTC) if SANE_TIMES[0] <= value < SANE_TIMES[1] else None
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"it has the number {_one_line(text[:12])}…")
-    return number
-
-
-def _whole(text: str) -> int:
-    _finite(text)
-    return int(text)
-
-
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    if len(found := dict(pairs)) != len(pairs):
-        raise ValueError("it has the same key twice")
-    return found
-
-
-_JSON = json.JSONDecoder(
-    parse_constant=_finite, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique
-)
-
-
-def _one_line(text: str) -> str:
-    """A piece of an answer as part of a message."""
-    # Without control characters, line separators, direction marks and lone surrogates.
-    text = re.sub(r"[^\x20-\x7e\xa0-\u2027\u202f-\ud7ff\ue000-\U0010ffff]+", " ", text).strip()
-    return text if len(text) <= 120 else text[:119] + "…"

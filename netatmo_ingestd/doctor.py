@@ -18,9 +18,10 @@ from netatmo_ingestd import embedded, logs, status
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.daemon import NO_STORE, SANE_CLOCK, open_budget
 from netatmo_ingestd.errors import ConfigError, IngestError, StoreUnavailable
-from netatmo_ingestd.mongo import INDEXES, Store
+from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.settings import AccountSettings, Settings
 from netatmo_ingestd.tokenfile import TokenFile, token_folder
+from netatmo_ingestd.upserts import INDEXES
 
 Verdict = Literal["good", "warn", "bad"]
 CONNECT_S = 5.0

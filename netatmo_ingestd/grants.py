@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import httpx
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
+from netatmo_ingestd.bodies import read_body
 from netatmo_ingestd.errors import (
     ApiUnavailable,
     OAuthError,
@@ -138,7 +139,6 @@ async def request_token(
         "Accept": "application/json",
         "Accept-Encoding": "identity",
     }
-    body = b""
     try:
         async with asyncio.timeout(REQUEST_LIMIT_S):  # httpx only limits each read
             request = http.build_request(
@@ -146,21 +146,18 @@ async def request_token(
             )
             response = await http.send(request, stream=True, auth=None, follow_redirects=False)
             try:
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > ANSWER_MAX:
-                        break
+                body = await read_body(response, ANSWER_MAX)
             finally:
                 await response.aclose()
+    except ValueError as error:
+        raise ApiUnavailable(
+            f"{ENDPOINT}: the answer is not readable: {error}",
+            endpoint=ENDPOINT,
+            status=response.status_code,
+        ) from error
     except (httpx.HTTPError, httpx.StreamError, OSError) as error:
         raise ApiUnavailable(
             f"{ENDPOINT}: no answer from {provider.token_url} ({type(error).__name__})",
             endpoint=ENDPOINT,
         ) from error
-    if len(body) > ANSWER_MAX:
-        raise ApiUnavailable(
-            f"{ENDPOINT}: the answer is over {ANSWER_MAX} bytes",
-            endpoint=ENDPOINT,
-            status=response.status_code,
-        )
     return parse_token_answer(response.status_code, body, account=account)

@@ -25,18 +25,16 @@ from pymongo import ASCENDING, ReadPreference, UpdateOne, WriteConcern
 from netatmo_ingestd.errors import ConfigError, StoreUnavailable
 from netatmo_ingestd.models import Coverage, Outcome
 from netatmo_ingestd.records import Document
-from netatmo_ingestd.upserts import SAMPLES, Operation, from_coverage, operations, to_coverage
+from netatmo_ingestd.upserts import (
+    INDEXES,
+    SAMPLES,
+    Operation,
+    from_coverage,
+    operations,
+    to_coverage,
+)
 
-INDEXES: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "measurements": (("module_id", "scale", "time"), ("home_id", "time")),
-    "states": (("entity_id", "time"),),
-    "homes": (),
-    "modules": (("home_id",),),
-    "changes": (("entity_id", "time"),),
-    "coverage": (),
-    "answers": (("time",),),
-    "dead_letters": (("time",),),
-}
+__all__ = ["INDEXES", "Store"]
 MERGE_TRIES = 20
 CLOSE_S = 5.0
 # Real time. Without a socket limit a server that accepts and never answers wedges Motor for good.
@@ -308,14 +306,10 @@ class Store:
         found: list[Document] = await self._guard(cursor.to_list(length=None))
         return sorted(found, key=lambda row: row["time"])
 
-    async def count(self, collection: str) -> int:
-        """Estimated number of documents, for status."""
-        return int(await self._guard(self._collection(collection).estimated_document_count()))
-
     async def _guard(self, call: Any) -> Any:
         try:
             return await call
-        except driver.PyMongoError as error:
+        except (driver.PyMongoError, bson.errors.BSONError) as error:
             raise _translate(error) from error
 
 
@@ -330,18 +324,12 @@ def _close(client: Any) -> threading.Thread:
 def _sort_out(details: Mapping[str, Any], size: int) -> Outcome:
     """A BulkWriteError as an Outcome (faults, section 3)."""
     errors = details.get("writeErrors", [])
-    if not errors:
-        concern = details.get("writeConcernErrors") or [{}]
-        raise StoreUnavailable(
-            f"applied but not confirmed: {concern[0].get('errmsg', 'write concern')}",
-            reason="unconfirmed",
-        )
     for each in errors:
         passing = _reason(each.get("code"))
         if passing and each.get("code") not in _BROKEN:
             raise StoreUnavailable(f"refused in part: {_said(each)}", reason=passing)
-    if details.get("writeConcernErrors"):
-        raise StoreUnavailable("applied in part and not confirmed", reason="unconfirmed")
+    if concerns := details.get("writeConcernErrors"):
+        raise StoreUnavailable(f"not confirmed: {_said(concerns[0])}", reason="unconfirmed")
     rejected: list[tuple[int, str]] = []
     retry: list[tuple[int, str]] = []
     for each in errors:
@@ -363,7 +351,7 @@ def _reason(code: int | None) -> str:
     return "down" if code in _PASSING else ""
 
 
-def _translate(error: driver.PyMongoError) -> StoreUnavailable | ConfigError:
+def _translate(error: Exception) -> StoreUnavailable | ConfigError:
     """For commands other than bulks: what a server refuses for good is a ConfigError."""
     lasting = (
         isinstance(error, driver.OperationFailure)
@@ -375,7 +363,7 @@ def _translate(error: driver.PyMongoError) -> StoreUnavailable | ConfigError:
     return ConfigError(_first_line(error)) if lasting else _unavailable(error)
 
 
-def _unavailable(error: driver.PyMongoError) -> StoreUnavailable:
+def _unavailable(error: Exception) -> StoreUnavailable:
     code = error.code if isinstance(error, driver.OperationFailure) else None
     if isinstance(error, (driver.NetworkTimeout, driver.ExecutionTimeout)):
         reason = "timeout"

@@ -433,12 +433,8 @@ class Poller:
         if isinstance(error, ApiRefused):
             self._refuse(account, poll, error)
             return
-        if isinstance(error, ApiThrottled):
-            target = account.budget.usage(account.name).target
-            self._log.warning(
-                "budget.paused", account=account.name, error=str(error), target=target
-            )
-        self._failed(account, _key(poll), str(error))
+        if not isinstance(error, ApiThrottled):  # the budget itself tells of a pause
+            self._failed(account, _key(poll), str(error))
 
     def _refuse(self, account: AccountPolls, poll: Poll, error: ApiRefused) -> None:
         key = poll.endpoint.name

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,18 @@ from netatmo_ingestd import records
 from netatmo_ingestd.models import Coverage, Fact
 from netatmo_ingestd.records import Document
 
+INDEXES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "measurements": (("module_id", "scale", "time"), ("home_id", "time")),
+    "states": (("entity_id", "time"),),
+    "homes": (),
+    "modules": (("home_id",),),
+    "changes": (("entity_id", "time"),),
+    "coverage": (),
+    "answers": (("time",),),
+    "dead_letters": (("time",),),
+}
 BULK_BYTES = 1 << 20
+REGROW_S = 3600.0
 _UNREADABLE = (
     ValueError,
     TypeError,
@@ -51,47 +63,88 @@ def operations(document: Document) -> list[Operation]:
     return _UPSERTS[document["record"]](document)
 
 
-def unpacked(body: bytes, *, damaged: bool = False) -> tuple[list[Operation], list[Fact]]:
-    """The operations and facts of one batch.
+def unpacked(batches: Iterable[tuple[bytes, bool]]) -> tuple[list[Operation], list[Fact]]:
+    """The operations and facts of some batches, each given as its body and whether it is damaged.
 
     What cannot be read, by damage or because another version wrote it, becomes a dead letter: as
     an exception it would come back at each start.
     """
-    try:
-        if damaged:
-            raise ValueError("damaged on the spool (checksum)")
-        documents, facts = records.unpack(body)
-    except _UNREADABLE as error:
-        return _letter(error, body.hex()), []
     wanted: list[Operation] = []
-    for document in documents:
+    facts: list[Fact] = []
+    for body, damaged in batches:
         try:
-            wanted += operations(document)
+            if damaged:
+                raise ValueError("damaged on the spool (checksum)")
+            documents, established = records.unpack(body)
         except _UNREADABLE as error:
-            wanted += _letter(error, document)
+            wanted += dead_letter(f"{type(error).__name__}: {error}", body.hex())
+            continue
+        facts += established
+        for document in documents:
+            try:
+                wanted += operations(document)
+            except _UNREADABLE as error:
+                wanted += dead_letter(f"{type(error).__name__}: {error}", document)
     return wanted, facts
 
 
-def bulks(wanted: Sequence[Operation], most: Callable[[], int]) -> Iterator[list[Operation]]:
-    """`wanted` by collection, in order, in lists of at most `most()` operations and 1 MiB."""
-    by_collection: dict[str, list[Operation]] = {}
-    for each in wanted:
-        by_collection.setdefault(each.collection, []).append(each)
-    for group in by_collection.values():
-        bulk: list[Operation] = []
-        size = 0
-        for each in group:
-            if bulk and (len(bulk) >= most() or size + each.size > BULK_BYTES):
-                yield bulk
-                bulk, size = [], 0
-            bulk.append(each)
-            size += each.size
-        yield bulk
+@dataclass
+class BulkSize:
+    """How many operations a bulk holds: halved after two timeouts, doubled once an hour."""
+
+    most: int
+    regrow_s: float = REGROW_S
+    now: int = 0
+    timeouts: int = 0
+    unanswered: int = 0
+    changed: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.now = self.most
+
+    def timed_out(self, size: int) -> bool:
+        """A bulk of `size` was not answered; True when the size was halved."""
+        self.timeouts += 1
+        self.unanswered = size
+        if self.timeouts < 2 or size == 1:
+            return False
+        self.now = max(1, min(self.now, size) // 2)
+        self.timeouts = 0
+        self.changed = time.monotonic()
+        return True
+
+    def went_well(self, size: int) -> bool:
+        """A bulk of `size` was answered; True when bulks may grow again."""
+        if size >= self.unanswered:
+            # A smaller one proves nothing: each round begins with the same small ones.
+            self.timeouts = 0
+        if self.now == self.most or time.monotonic() - self.changed < self.regrow_s:
+            return False
+        self.now = min(self.most, self.now * 2)
+        self.unanswered = self.timeouts = 0
+        self.changed = time.monotonic()
+        return True
+
+    def cut(self, wanted: Sequence[Operation]) -> Iterator[list[Operation]]:
+        """`wanted` by collection, in order, in bulks of at most `now` operations and 1 MiB."""
+        by_collection: dict[str, list[Operation]] = {}
+        for each in wanted:
+            by_collection.setdefault(each.collection, []).append(each)
+        for group in by_collection.values():
+            bulk: list[Operation] = []
+            size = 0
+            for each in group:
+                if bulk and (len(bulk) >= self.now or size + each.size > BULK_BYTES):
+                    yield bulk
+                    bulk, size = [], 0
+                bulk.append(each)
+                size += each.size
+            yield bulk
 
 
-def _letter(error: Exception, document: Any) -> list[Operation]:
-    reason = f"{type(error).__name__}: {error}"[:300]
-    return operations(records.dead_letter(reason, document, _now()))
+def dead_letter(reason: str, document: Any) -> list[Operation]:
+    """A record that is given up, with the reason."""
+    return operations(records.dead_letter(reason[:300], document, _now()))
 
 
 def _operation(

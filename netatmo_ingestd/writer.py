@@ -11,10 +11,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from netatmo_ingestd import records
 from netatmo_ingestd.errors import ConfigError, SpoolError, StoreUnavailable
 from netatmo_ingestd.ledger import Ledger, merge
 from netatmo_ingestd.limits import Backoff
@@ -22,13 +20,12 @@ from netatmo_ingestd.models import Coverage, Fact, Outcome
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.settings import WriterSettings
 from netatmo_ingestd.spool import Spool, Spooled
-from netatmo_ingestd.upserts import Operation, bulks, operations, unpacked
+from netatmo_ingestd.upserts import BulkSize, Operation, dead_letter, unpacked
 
 TAKE_BATCHES = 64
 # Some thousand records: a round ends within seconds, so a failure repeats little.
 TAKE_BYTES = 1 << 20
 TRIES_OF_ONE = 5
-REGROW_S = 3600.0
 INDEX_VERSION = "1"
 SHARE_BARRIER_S = 0.2
 # By server code: how often an operation is sent before it is a dead letter; None: without end.
@@ -72,44 +69,6 @@ class _Pace:
 
 
 @dataclass
-class _BulkSize:
-    """How many operations a bulk holds: halved after two timeouts, doubled once an hour."""
-
-    most: int
-    regrow_s: float = REGROW_S
-    now: int = 0
-    timeouts: int = 0
-    unanswered: int = 0
-    changed: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.now = self.most
-
-    def timed_out(self, size: int) -> bool:
-        """A bulk of `size` was not answered; True when the size was halved."""
-        self.timeouts += 1
-        self.unanswered = size
-        if self.timeouts < 2 or size == 1:
-            return False
-        self.now = max(1, min(self.now, size) // 2)
-        self.timeouts = 0
-        self.changed = time.monotonic()
-        return True
-
-    def went_well(self, size: int) -> bool:
-        """A bulk of `size` was answered; True when bulks may grow again."""
-        if size >= self.unanswered:
-            # A smaller one proves nothing: each round begins with the same small ones.
-            self.timeouts = 0
-        if self.now == self.most or time.monotonic() - self.changed < self.regrow_s:
-            return False
-        self.now = min(self.most, self.now * 2)
-        self.unanswered = self.timeouts = 0
-        self.changed = time.monotonic()
-        return True
-
-
-@dataclass
 class _Round:
     """What became of the operations of one round; counted when it is settled."""
 
@@ -144,7 +103,7 @@ class Writer:
         self._store = store
         self._ledger = ledger
         self._pace = _Pace(settings.max_bulks_per_second)
-        self._size = _BulkSize(settings.bulk_size)
+        self._size = BulkSize(settings.bulk_size)
         self._backoff = backoff
         self._log = log
         self._anew = anew
@@ -233,9 +192,11 @@ class Writer:
             if batch.damaged:
                 self._log.error("spool.row_damaged", row=batch.id)
         incarnation = await self._store.incarnation()
-        wanted, facts = await asyncio.to_thread(_unpacked, taken)
+        # Beside the loop: some thousand records take a while.
+        bodies = [(batch.body, batch.damaged) for batch in taken]
+        wanted, facts = await asyncio.to_thread(unpacked, bodies)
         done = _Round()
-        for bulk in bulks(wanted, lambda: self._size.now):
+        for bulk in self._size.cut(wanted):
             await self._write_bulk(bulk, done)
         if done.again:
             raise Again(done.again)
@@ -308,12 +269,8 @@ class Writer:
         return most is not None and tries >= most
 
     async def _bury(self, dead: Sequence[tuple[Operation, str]], done: _Round) -> None:
-        letters = [
-            letter
-            for operation, reason in dead
-            for letter in operations(records.dead_letter(reason, operation.record, _moment()))
-        ]
-        for bulk in bulks(letters, lambda: self._size.now):
+        letters = [letter for each, reason in dead for letter in dead_letter(reason, each.record)]
+        for bulk in self._size.cut(letters):
             outcome = await self._send(bulk)
             if outcome.written < len(bulk):
                 first = [*outcome.rejected, *outcome.retry][0][1]
@@ -381,23 +338,8 @@ class Writer:
         self.counters.state, self.counters.reason = "writing", ""
 
 
-def _unpacked(taken: Sequence[Spooled]) -> tuple[list[Operation], list[Fact]]:
-    # Runs beside the loop: some thousand records take a while.
-    wanted: list[Operation] = []
-    facts: list[Fact] = []
-    for batch in taken:
-        those, established = unpacked(batch.body, damaged=batch.damaged)
-        wanted += those
-        facts += established
-    return wanted, facts
-
-
 def _name(operation: Operation) -> str:
     return f"{operation.collection} {operation.where}"
-
-
-def _moment() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _by_entity(facts: Sequence[Fact]) -> dict[tuple[str, str], list[Fact]]:

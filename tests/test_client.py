@@ -21,7 +21,8 @@ import pytest
 import respx
 import structlog
 
-from netatmo_ingestd.client import BODY_MAX, FOREIGN, Client, open_http
+from netatmo_ingestd.bodies import BODY_MAX
+from netatmo_ingestd.client import FOREIGN, Client, open_http
 from netatmo_ingestd.errors import (
     ApiError,
     ApiRefused,

@@ -30,6 +30,7 @@ LAYERS = (
     {"changes", "embedded", "mongo", "spool", "sources"},
     {"oauth"},
     {"tokenfile", "grants", "limits", "ledger", "upserts"},
+    {"bodies", "purse"},
     {"config"},
     {"records", "settings"},
     {"providers", "logs", "clock"},
@@ -41,7 +42,7 @@ HOMES = {
     "apscheduler": {"poller"},
     "sqlite3": {"spool", "doctor"},
     "authlib": {"grants", "login"},
-    "httpx": {"client", "grants", "oauth", "login", "daemon"},
+    "httpx": {"bodies", "client", "grants", "oauth", "login", "daemon"},
 }
 
 

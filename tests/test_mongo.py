@@ -7,6 +7,7 @@ from typing import Any
 
 import pymongo.errors as driver
 import pytest
+from bson.errors import InvalidBSON
 from pymongo import ReadPreference
 
 from netatmo_ingestd import mongo
@@ -159,6 +160,14 @@ def test_label_of_the_server_is_believed() -> None:
     error = driver.OperationFailure("no", 54321, {"errorLabels": ["RetryableWriteError"]})
 
     assert reaction(error) == "down"
+
+
+def test_garbled_answer_is_waited_out() -> None:
+    """Bytes that are no BSON, from whatever listens there, do not end the daemon."""
+    found = mongo._translate(InvalidBSON("not enough data"))
+
+    assert isinstance(found, StoreUnavailable)
+    assert found.reason == "down"
 
 
 def test_message_is_one_line() -> None:

@@ -25,8 +25,8 @@ from netatmo_ingestd.models import (
 from netatmo_ingestd.upserts import (
     BULK_BYTES,
     SAMPLES,
+    BulkSize,
     Operation,
-    bulks,
     from_coverage,
     operations,
     to_coverage,
@@ -207,7 +207,7 @@ def test_bulks_hold_one_collection_and_not_too_many() -> None:
     """Operations go out by collection, in order, none lost, at most so many at once."""
     mixed = [*sized("a", *[1] * 5), *sized("b", 1), *sized("a", 1, 1)]
 
-    found = list(bulks(mixed, lambda: 3))
+    found = list(BulkSize(3).cut(mixed))
 
     assert [(bulk[0].collection, len(bulk)) for bulk in found] == [
         ("a", 3), ("a", 3), ("a", 1), ("b", 1)
@@ -221,7 +221,7 @@ def test_bulks_hold_at_most_a_mebibyte() -> None:
     """A bulk ends before 1 MiB; an operation that alone is larger travels alone."""
     half = BULK_BYTES // 2
 
-    found = list(bulks(sized("a", half, half, 1, 3 * BULK_BYTES, 1), lambda: 500))
+    found = list(BulkSize(500).cut(sized("a", half, half, 1, 3 * BULK_BYTES, 1)))
 
     assert [[each.size for each in bulk] for bulk in found] == [
         [half, half], [1], [3 * BULK_BYTES], [1]
@@ -230,11 +230,11 @@ def test_bulks_hold_at_most_a_mebibyte() -> None:
 
 def test_bulks_shrink_while_they_are_sent() -> None:
     """A smaller size counts from the next bulk on."""
-    size = [4]
+    size = BulkSize(4)
     found = []
-    for bulk in bulks(sized("a", *[1] * 8), lambda: size[0]):
+    for bulk in size.cut(sized("a", *[1] * 8)):
         found.append(len(bulk))
-        size[0] = 2
+        size.now = 2
 
     assert found == [4, 2, 2]
 
@@ -247,7 +247,7 @@ def test_batch_is_unpacked_whole() -> None:
     fact = Fact("m", "max", ("Temperature",), NOON, NOON + timedelta(hours=1), 1, NOON, "home")
     body, _ = records.pack(Batch("home", "getmeasure", [measurement({"co2": 1.0})], [fact]))
 
-    wanted, facts = unpacked(body)
+    wanted, facts = unpacked([(body, False)])
 
     assert [each.collection for each in wanted] == ["measurements"]
     assert facts == [fact]
@@ -265,7 +265,7 @@ def test_batch_is_unpacked_whole() -> None:
 )
 def test_unreadable_batch_becomes_a_dead_letter(body: bytes, damaged: bool) -> None:
     """Nothing that lies on the spool can stop the daemon; its bytes are kept as text."""
-    [letter], facts = unpacked(body, damaged=damaged)
+    [letter], facts = unpacked([(body, damaged)])
 
     assert letter.collection == "dead_letters"
     assert body.hex() in letter.change["$setOnInsert"]["text"]
@@ -279,7 +279,7 @@ def test_unreadable_record_costs_its_neighbours_nothing() -> None:
     documents = [good, {"record": "Dream", "of": 1}, odd, good]
     body = bson.encode({"records": [bson.encode(each) for each in documents], "facts": []})
 
-    wanted, _ = unpacked(body)
+    wanted, _ = unpacked([(body, False)])
 
     assert [each.collection for each in wanted] == [
         "measurements", "dead_letters", "dead_letters", "measurements"

@@ -29,12 +29,13 @@ from netatmo_ingestd.settings import WriterSettings
 from netatmo_ingestd.spool import Spool
 from netatmo_ingestd.upserts import (
     SAMPLES,
+    BulkSize,
     Operation,
     from_coverage,
     operations,
     to_coverage,
 )
-from netatmo_ingestd.writer import Writer, _BulkSize
+from netatmo_ingestd.writer import Writer
 from tests.stores import until
 from tests.wire import Document, Documents
 
@@ -785,7 +786,7 @@ async def test_only_timeouts_of_bulks_halve_them(bench: Bench, reason: str) -> N
 
 def test_size_grows_back_once_an_hour() -> None:
     """Each doubling needs an hour since the last change, and ends at the size that was set."""
-    size = _BulkSize(500)
+    size = BulkSize(500)
     assert not size.timed_out(500)
     assert size.timed_out(500)
     assert (size.now, size.went_well(250)) == (250, False)
@@ -797,7 +798,7 @@ def test_size_grows_back_once_an_hour() -> None:
 
 def test_answered_smaller_bulk_is_no_excuse() -> None:
     """Timeouts are counted until a bulk of at least that size is answered."""
-    size = _BulkSize(500)
+    size = BulkSize(500)
     size.timed_out(400)
     size.went_well(399)
     assert size.timed_out(400)
@@ -808,7 +809,7 @@ def test_answered_smaller_bulk_is_no_excuse() -> None:
 
 def test_single_operations_are_not_halved() -> None:
     """An operation alone that is not answered is repeated as it is."""
-    size = _BulkSize(1)
+    size = BulkSize(1)
 
     assert not any(size.timed_out(1) for _ in range(5))
     assert size.now == 1

@@ -36,9 +36,9 @@ from netatmo_ingestd.models import (
     Record,
     State,
 )
-from netatmo_ingestd.mongo import INDEXES, Store
+from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.spool import Spool
-from netatmo_ingestd.upserts import Operation
+from netatmo_ingestd.upserts import INDEXES, Operation
 from tests.stores import VARIANTS, RunningStore, connected, embedded_store, variant_name
 from tests.test_writer import CHECKS, Log, a_writer, fact, ops, row, row_id
 

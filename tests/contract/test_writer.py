@@ -16,8 +16,9 @@ from typing import Any, cast
 import pytest
 
 from netatmo_ingestd.models import Batch
-from netatmo_ingestd.mongo import INDEXES, Store
+from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.spool import Spool
+from netatmo_ingestd.upserts import INDEXES
 from netatmo_ingestd.writer import Writer
 from tests.stores import until
 from tests.test_writer import CHECKS, Log, a_writer, fact, row, row_id

@@ -14,6 +14,7 @@ failed or not. Everything here blocks; each wait is for a condition and has a li
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -200,6 +201,16 @@ class Cloud:
         armed = self.ask("GET", "faults")["armed"]
         return sum(fault["hits"] for fault in armed if fault["kind"] == kind)
 
+    def redirect_of(self, page: str) -> str:
+        """Where the consent page sends the browser."""
+        address = urllib.parse.urlsplit(page)
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+        try:
+            connection.request("GET", f"{address.path}?{address.query}")
+            return str(connection.getresponse().headers["Location"])
+        finally:
+            connection.close()
+
     def accepts(self, refresh_token: str) -> bool:
         query = urllib.parse.urlencode({"refresh_token": refresh_token})
         return bool(self.ask("GET", f"token?{query}")["accepted"])
@@ -304,6 +315,38 @@ class House:
         done = self.run("login", "--account", name, "--refresh-token-stdin", feed=f"{feed}\n")
         assert done.returncode == 0, done.stderr
         assert "Logged in" in done.stdout
+
+    def login_by_consent(self, number: int = 0) -> None:
+        """Log an account in through the consent page, pasting the address it leads to."""
+        name, user = self.accounts[number]["name"], self.cloud.accounts[number]["user"]
+        self.cloud.ask("POST", "settings", {"auto_consent": True})
+        said = self.folder / "login.log"
+        arguments = command("login", "--account", name, "--paste", "--config", str(self.config))
+        with said.open("wb") as out:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                env=environment(),
+                cwd=CHECKOUT,
+            )
+        try:
+            shown = re.compile(rf"^{re.escape(self.cloud.url)}\S+$", re.MULTILINE)
+            until(
+                lambda: shown.search(said.read_text()),
+                within=30,
+                what="the command prints where to log in",
+                house=self,
+            )
+            page = shown.findall(said.read_text())[0]
+            address = self.cloud.redirect_of(f"{page}&user={urllib.parse.quote(user)}")
+            process.communicate(f"{address}\n".encode(), timeout=30 * SLOW)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        assert process.returncode == 0, said.read_text()
 
     def start(self, *, ready: bool = True) -> Child:
         """Start the daemon; `ready`: return when it says that it runs."""
@@ -449,11 +492,12 @@ class House:
 
     def modules(self) -> list[str]:
         """Ids of the modules that have to be in the store: all, or those that `include` names."""
-        names = self.accounts[0].get("include")
+        names = set(self.accounts[0].get("include", ()))
+        world = self.cloud.world
         return [
             module.id
-            for module in self.cloud.world.modules()
-            if names is None or module.name in names
+            for module in world.modules()
+            if not names or {module.name, world.station_of(module).home_name} & names
         ]
 
     def covered_since(self, moment: float) -> bool:
