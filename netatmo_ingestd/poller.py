@@ -23,7 +23,6 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import (
     ApiError,
     ApiRefused,
-    ApiThrottled,
     LoginRequired,
     SpoolError,
 )
@@ -433,8 +432,7 @@ class Poller:
         if isinstance(error, ApiRefused):
             self._refuse(account, poll, error)
             return
-        if not isinstance(error, ApiThrottled):  # the budget itself tells of a pause
-            self._failed(account, _key(poll), str(error))
+        self._failed(account, _key(poll), str(error))
 
     def _refuse(self, account: AccountPolls, poll: Poll, error: ApiRefused) -> None:
         key = poll.endpoint.name
