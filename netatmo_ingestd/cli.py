@@ -34,6 +34,7 @@ from netatmo_ingestd import (
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.config import load
 from netatmo_ingestd.errors import ConfigError, IngestError
+from netatmo_ingestd.process import Stop
 from netatmo_ingestd.settings import Settings
 
 _T = TypeVar("_T")
@@ -349,7 +350,7 @@ def _store_uri(settings: Settings) -> str:
 
 
 async def _daemon(settings: Settings, once: bool) -> int:
-    stop = daemon.Stop()
+    stop = Stop()
     with stop.on_signals():
         if not once:
             await daemon.run(settings, stop)

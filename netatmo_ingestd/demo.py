@@ -27,6 +27,7 @@ from netatmo_ingestd import daemon, login, logs
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.errors import ConfigError, StoreUnavailable
 from netatmo_ingestd.mongo import Store
+from netatmo_ingestd.process import Stop
 from netatmo_ingestd.settings import (
     AccountSettings,
     ClockSettings,
@@ -73,7 +74,7 @@ class Comparison:
 
 async def run(options: Options, out: Console) -> int:
     """The whole demonstration; 0 when nothing is missing, twice or different."""
-    stop = daemon.Stop(poll_s=1.0, drain_s=2.0)
+    stop = Stop(poll_s=1.0, drain_s=2.0)
     with stop.on_signals():
         async with AsyncExitStack() as stack:
             folder = _folder(options, stack)
@@ -87,7 +88,7 @@ async def run(options: Options, out: Console) -> int:
 
 
 async def _show(
-    options: Options, settings: Settings, cloud: dict[str, Any], stop: daemon.Stop, out: Console
+    options: Options, settings: Settings, cloud: dict[str, Any], stop: Stop, out: Console
 ) -> int:
     began = time.monotonic()
     async with daemon.build(settings) as parts:
@@ -126,7 +127,7 @@ async def _show(
 
 
 async def _until_stopped(
-    running: asyncio.Task[None], stop: daemon.Stop, began: float, seconds: float
+    running: asyncio.Task[None], stop: Stop, began: float, seconds: float
 ) -> bool:
     """True when a person, not the clock, ended it."""
     asked = asyncio.ensure_future(stop.asked.wait())
@@ -202,7 +203,7 @@ def _settings(folder: Path, cloud: dict[str, Any]) -> Settings:
 # --- what one sees ------------------------------------------------------------------------------
 
 
-async def _watch(parts: daemon.Parts, stop: daemon.Stop, out: Console, began: float) -> None:
+async def _watch(parts: daemon.Parts, stop: Stop, out: Console, began: float) -> None:
     """The newest readings as the store has them, again and again."""
     live = Live(console=out, auto_refresh=False, transient=False) if out.is_terminal else None
     if live:

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from netatmo_ingestd import daemon, login, logs, status
 from netatmo_ingestd.client import open_http
-from netatmo_ingestd.daemon import Stop, state_folder
 from netatmo_ingestd.errors import Busy, ConfigError
+from netatmo_ingestd.process import Stop, notify, state_folder
 from netatmo_ingestd.settings import (
     AccountSettings,
     AppSettings,
@@ -274,7 +274,7 @@ def test_notify_speaks_to_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) ->
     listener = Manager(f"\0{name}")
     monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
 
-    daemon.notify("READY=1")
+    notify("READY=1")
 
     assert listener.read() == ["READY=1"]
     listener.close()
@@ -285,11 +285,11 @@ def test_notify_without_systemd_does_nothing(
 ) -> None:
     """No socket, or one that is gone, is no error."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    daemon.notify("READY=1")
+    notify("READY=1")
 
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
 
-    daemon.notify("READY=1")
+    notify("READY=1")
 
 
 # --- once ---------------------------------------------------------------------------------------

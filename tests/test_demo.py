@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 
 from netatmo_ingestd import demo
-from netatmo_ingestd.daemon import Stop
 from netatmo_ingestd.demo import Comparison
 from netatmo_ingestd.mongo import Store
+from netatmo_ingestd.process import Stop
 from netatmo_ingestd.simulator.world import World
 from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.quantities import UPSTREAM

@@ -23,7 +23,7 @@ LAYERS = (
     {"demo", "tables"},
     {"doctor"},
     {"daemon"},
-    {"status"},
+    {"status", "process"},
     {"poller", "writer", "login"},
     {"intake", "client"},
     {"embedded_server"},

@@ -383,7 +383,6 @@ MISHAPS: list[dict[str, Any]] = [
     {"kind": "redirect", "count": 1},
     {"kind": "cut", "count": 1},
     {"kind": "not_json", "count": 1},
-    {"kind": "error", "code": 21, "message": "Invalid argument", "count": 1},
     {"kind": "token_html", "count": 1},
     {"kind": "token_list", "count": 1},
     {"kind": "token_missing", "commit": True, "fields": ["expires_in", "expire_in"], "count": 1},
