@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from netatmo_ingestd import __version__, logs, status
+from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.embedded import EmbeddedStore
@@ -30,7 +31,7 @@ from netatmo_ingestd.login import LoginRequest
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.oauth import TokenManager, forbid_dumps
-from netatmo_ingestd.poller import AccountPolls, Poller
+from netatmo_ingestd.poller import Poller
 from netatmo_ingestd.process import Stop, notify, state_folder
 from netatmo_ingestd.settings import NO_ACCOUNT, AccountSettings, Settings
 from netatmo_ingestd.sources import for_products
@@ -266,6 +267,7 @@ async def _accounts(
             ),
             budget=budget,
             intake=Intake(settings=account, spool=spool, memory=memory, log=log),
+            log=log,
             login=_login_of(tokens),
         )
     return accounts, managers

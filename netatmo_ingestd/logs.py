@@ -134,7 +134,7 @@ def _percent_encoded(value: str) -> re.Pattern[str]:
     for letter in value:
         encoded = "".join(f"%{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
         plus = r"|\+" if letter == " " else ""
-        parts.append(f"(?:{re.escape(letter)}|(?i:{encoded}){plus})")
+        parts.append(f"(?:(?i:{encoded})|{re.escape(letter)}{plus})")
     return re.compile("".join(parts))
 
 

@@ -170,6 +170,11 @@ class Poll:
     def entity_id(self) -> str:
         return self.target.entity_id if self.target else ""
 
+    @property
+    def key(self) -> str:
+        """The endpoint, and the module if it is asked for one: what fails or waits together."""
+        return f"{self.endpoint.name}|{self.entity_id}" if self.target else self.endpoint.name
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

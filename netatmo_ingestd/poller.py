@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
-from netatmo_ingestd.client import Client
+from netatmo_ingestd.account import LOGIN, AccountPolls
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import (
     ApiError,
@@ -26,10 +25,8 @@ from netatmo_ingestd.errors import (
     LoginRequired,
     SpoolError,
 )
-from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
-from netatmo_ingestd.limits import Budget
-from netatmo_ingestd.models import Endpoint, Poll, Priority, Source
+from netatmo_ingestd.models import Endpoint, Poll, Priority
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.measure import MEASURE, history_types, rows_poll
@@ -37,10 +34,7 @@ from netatmo_ingestd.spool import Spool
 
 FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
 REACH = timedelta(hours=3)
-REFUSED_FOR = timedelta(days=1)
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
-REMIND_EVERY = 100
-LOGIN = "login"  # the key under which a lost login counts as failing
 NEAR_BOUND = 0.9
 FULL_RETRY_S = 300.0  # a disk that others filled tells nobody when it has room again
 CLOCK_CHECK_S = 5.0
@@ -61,45 +55,6 @@ def trailing_begin(now: datetime, newest: datetime | None, *, first: bool) -> da
     reach = FIRST_REACH if first or newest is None else REACH
     begin = now - reach
     return (min(newest, begin) if newest else begin).replace(microsecond=0)
-
-
-@dataclass
-class Failing:
-    """A series of failures of one endpoint of one account."""
-
-    count: int = 0
-    error: str = ""
-
-
-@dataclass
-class AccountPolls:
-    """What one account asks, and how it goes.
-
-    login    scopes of the login in use, None while there is none or it is dead
-    waiting  keys on the queue: an endpoint that is still waiting is not queued again
-    refused  endpoint or module to when it may be asked again
-    scopes   what `login` told when it was last looked at
-    """
-
-    name: str
-    sources: tuple[Source, ...]
-    client: Client
-    budget: Budget
-    intake: Intake
-    login: Callable[[], tuple[str, ...] | None] = lambda: None
-    queue: asyncio.PriorityQueue[tuple[int, int, str, Poll]] = field(
-        default_factory=asyncio.PriorityQueue
-    )
-    waiting: set[str] = field(default_factory=set)
-    refused: dict[str, datetime] = field(default_factory=dict)
-    failing: dict[str, Failing] = field(default_factory=dict)
-    first_done: set[str] = field(default_factory=set)
-    last_good: dict[str, datetime] = field(default_factory=dict)
-    scopes: tuple[str, ...] | None = None
-
-    def endpoints(self) -> Iterator[Endpoint]:
-        for source in self.sources:
-            yield from source.endpoints
 
 
 class Poller:
@@ -213,7 +168,7 @@ class Poller:
         account, what = self._jobs[key]
         if isinstance(what, str) and what not in account.intake.modules(account.name):
             del self._jobs[key]
-            self._forget(account, f"{MEASURE.name}|{what}")
+            account.forget(f"{MEASURE.name}|{what}")
             return
         self._enqueue(account, what)
         self._arm(account, what)
@@ -227,7 +182,7 @@ class Poller:
             self._put(account, poll)
 
     def _put(self, account: AccountPolls, poll: Poll) -> None:
-        key = _key(poll)
+        key = poll.key
         if key not in account.waiting:
             account.waiting.add(key)
             account.queue.put_nowait((poll.endpoint.priority, next(self._order), key, poll))
@@ -238,7 +193,7 @@ class Poller:
             return None
         types = history_types(MODULE_TYPES, entity)
         now = self._clock.now()
-        if not types or self._ledger.owned_by_other(module_id, "max", account.name, now):
+        if not types or self._read_by_other(account, module_id, now):
             return None
         newest = account.intake.newest(module_id)
         if newest is None:
@@ -246,6 +201,17 @@ class Poller:
             newest = coverage.newest if coverage else None
         first = module_id not in account.first_done
         return rows_poll(account.name, entity, types, trailing_begin(now, newest, first=first))
+
+    def _read_by_other(self, account: AccountPolls, module_id: str, now: datetime) -> bool:
+        """True when another account owns this history; one that left it to us does not count.
+
+        An account that was only invited reads a module until its owner's first answer.
+        """
+        if not self._ledger.owned_by_other(module_id, "max", account.name, now):
+            return False
+        coverage = self._ledger.find(module_id, "max")
+        other = self.accounts.get(coverage.owner) if coverage else None
+        return other is None or module_id in other.intake.modules(other.name)
 
     def _arm_modules(self, account: AccountPolls) -> None:
         """A trailing read for each module that has none yet, spread over the interval."""
@@ -314,15 +280,11 @@ class Poller:
         if LOGIN in account.failing or before is not None:
             account.failing.pop(LOGIN, None)
             for key in list(account.refused):
-                self._forget(account, key)
+                account.forget(key)
             for endpoint in account.endpoints():
                 self._enqueue(account, endpoint)
             for module_id in account.intake.modules(account.name):
                 self._enqueue(account, module_id)
-
-    def _forget(self, account: AccountPolls, key: str) -> None:
-        account.refused.pop(key, None)
-        account.failing.pop(key, None)
 
     def _overdue(self) -> bool:
         """True when a job waits that should long have run: the scheduler hangs."""
@@ -359,7 +321,7 @@ class Poller:
             stopped.cancel()
 
     async def _serve_one(self, account: AccountPolls, poll: Poll) -> None:
-        if self._is_refused(account, poll) or self._has_no_room(poll):
+        if account.is_refused(poll, self._clock.now()) or self._has_no_room(poll):
             return
         name = poll.endpoint.name
         live = poll.endpoint.priority <= Priority.EVENTS
@@ -374,34 +336,32 @@ class Poller:
                 purpose="live" if live else "trailing",
             )
             wants = await account.intake.take(reply, poll, every)
+        except ApiRefused as error:
+            account.refuse(poll, error, self._clock.now())
         except ApiError as error:
-            self._react(account, poll, error)
+            account.failed(poll.key, str(error))
         except LoginRequired as error:
-            self._lost_login(account, error)
+            account.failed(LOGIN, str(error))
         except SpoolError as error:
             self._pause(poll, error)
         else:
-            self._went_well(account, poll)
-            for want in wants:
-                self._put(account, want)
-            if poll.target is None:
-                self._arm_modules(account)
+            self._resume(poll)
+            account.went_well(poll, self._clock.now())
+            self._follow_up(account, poll, wants)
         took = self._clock.monotonic() - began
         if took > every.total_seconds():
             self._log.warning(
                 "poll.slow", account=account.name, endpoint=name, took_s=round(took, 1)
             )
 
-    def _is_refused(self, account: AccountPolls, poll: Poll) -> bool:
-        until = max(
-            (
-                account.refused[key]
-                for key in (poll.endpoint.name, _key(poll))
-                if key in account.refused
-            ),
-            default=None,
-        )
-        return until is not None and self._clock.now() < until
+    def _follow_up(self, account: AccountPolls, poll: Poll, wants: Sequence[Poll]) -> None:
+        # A short read that was on its way when the store was found replaced is no first one.
+        if poll.begin is not None and self._clock.now() - poll.begin >= FIRST_REACH:
+            account.first_done.add(poll.entity_id)
+        for want in wants:
+            self._put(account, want)
+        if poll.target is None:
+            self._arm_modules(account)
 
     def _has_no_room(self, poll: Poll) -> bool:
         """Nothing is asked for that could not be kept; once full, until something has left."""
@@ -419,72 +379,14 @@ class Poller:
         if not self.paused:
             self._log.error("spool.full", error=str(error), paused="polling")
         self.paused = str(error)
-        self._full = (self._spool.bytes, self._clock.monotonic(), _key(poll))
+        self._full = (self._spool.bytes, self._clock.monotonic(), poll.key)
 
     def _resume(self, poll: Poll) -> None:
         """There is room when something has left, or what found none was taken."""
         then, _, refused = self._full
-        if self.paused and (self._spool.bytes < then or refused == _key(poll)):
+        if self.paused and (self._spool.bytes < then or refused == poll.key):
             self.paused = ""
             self._log.info("spool.room", fill=round(self._spool.fill, 2))
-
-    def _react(self, account: AccountPolls, poll: Poll, error: ApiError) -> None:
-        if isinstance(error, ApiRefused):
-            self._refuse(account, poll, error)
-            return
-        self._failed(account, _key(poll), str(error))
-
-    def _refuse(self, account: AccountPolls, poll: Poll, error: ApiRefused) -> None:
-        key = poll.endpoint.name
-        if error.reaction != "scope":
-            key = _key(poll)
-        account.refused[key] = self._clock.now() + REFUSED_FOR
-        self._log.error("poll.refused", account=account.name, what=key, error=str(error))
-        account.failing.setdefault(key, Failing()).error = str(error)
-
-    def _lost_login(self, account: AccountPolls, error: LoginRequired) -> None:
-        """The token manager has announced it; here it is one more series of failures."""
-        self._failed(account, LOGIN, str(error))
-
-    def _failed(self, account: AccountPolls, key: str, error: str) -> None:
-        """Count it; of all the modules of an endpoint the first failure is told."""
-        first = not _failing_too(account, key)
-        series = account.failing.setdefault(key, Failing())
-        series.count += 1
-        series.error = error
-        if first or series.count % REMIND_EVERY == 0:
-            self._log.warning(
-                "poll.failed",
-                account=account.name,
-                endpoint=key,
-                error=error,
-                failures=series.count,
-            )
-
-    def _went_well(self, account: AccountPolls, poll: Poll) -> None:
-        name = poll.endpoint.name
-        account.last_good[name] = self._clock.now()
-        self._resume(poll)
-        # A short read that was on its way when the store was found replaced is no first one.
-        if poll.begin is not None and self._clock.now() - poll.begin >= FIRST_REACH:
-            account.first_done.add(poll.entity_id)
-        for key in (name, _key(poll), LOGIN):
-            account.refused.pop(key, None)
-            series = account.failing.pop(key, None)
-            if series and not _failing_too(account, key):
-                self._log.info(
-                    "poll.recovered", account=account.name, endpoint=key, failures=series.count
-                )
-
-
-def _key(poll: Poll) -> str:
-    return f"{poll.endpoint.name}|{poll.entity_id}" if poll.target else poll.endpoint.name
-
-
-def _failing_too(account: AccountPolls, key: str) -> bool:
-    """True while the endpoint of `key` fails, for whichever module."""
-    name = key.partition("|")[0]
-    return any(each.partition("|")[0] == name for each in account.failing)
 
 
 async def _wait(event: asyncio.Event, limit_s: float) -> None:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from netatmo_ingestd import __version__, logs
+from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.intake import Memory
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.oauth import TokenManager
-from netatmo_ingestd.poller import AccountPolls, Poller
+from netatmo_ingestd.poller import Poller
 from netatmo_ingestd.spool import Spool
 from netatmo_ingestd.writer import Writer
 

@@ -25,6 +25,7 @@ LAYERS = (
     {"daemon"},
     {"status", "process"},
     {"poller", "writer", "login"},
+    {"account"},
     {"intake", "client"},
     {"embedded_server"},
     {"changes", "embedded", "mongo", "spool", "sources"},

@@ -23,6 +23,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from netatmo_ingestd import records
+from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import LoginRequired
@@ -31,7 +32,7 @@ from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Budget
 from netatmo_ingestd.logs import EVENTS
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.poller import AccountPolls, Poller, next_due, trailing_begin
+from netatmo_ingestd.poller import Poller, next_due, trailing_begin
 from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.settings import AccountSettings, PollSettings
 from netatmo_ingestd.sources import for_products
@@ -258,6 +259,7 @@ async def opened(
                 intake=Intake(
                     settings=AccountSettings(name=name), spool=spool, memory=memory, log=log
                 ),
+                log=log,
                 login=logins[name].state,
             )
             for name in accounts

@@ -20,9 +20,9 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from netatmo_ingestd import daemon, logs, status, tables
+from netatmo_ingestd.account import Failing
 from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.poller import Failing
 from netatmo_ingestd.settings import AccountSettings, Settings, StoreSettings
 from netatmo_ingestd.tokenfile import TokenFile, make_folder, token_folder
 

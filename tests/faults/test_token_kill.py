@@ -26,8 +26,8 @@ import pytest
 from netatmo_ingestd.errors import ApiUnavailable, LoginRequired
 from netatmo_ingestd.models import Token
 from netatmo_ingestd.oauth import TokenManager
-from netatmo_ingestd.tokenfile import TokenFile, make_folder
 from netatmo_ingestd.providers import NETATMO, Provider
+from netatmo_ingestd.tokenfile import TokenFile, make_folder
 from tests.clocks import HandClock
 
 pytestmark = pytest.mark.faults
