@@ -30,9 +30,9 @@ from netatmo_ingestd.limits import Backoff, Budget
 from netatmo_ingestd.login import LoginRequest
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.mongo import Store
-from netatmo_ingestd.oauth import TokenManager, forbid_dumps
+from netatmo_ingestd.oauth import TokenManager
 from netatmo_ingestd.poller import Poller
-from netatmo_ingestd.process import Stop, notify, state_folder
+from netatmo_ingestd.process import Stop, forbid_dumps, notify, state_folder
 from netatmo_ingestd.settings import NO_ACCOUNT, AccountSettings, Settings
 from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.spool import Spool

@@ -12,12 +12,9 @@ and repeating a refused call is the work of `client`.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import math
-import resource
 import zlib
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +35,14 @@ from netatmo_ingestd.grants import ENDPOINT, request_token
 from netatmo_ingestd.logs import REDACTOR
 from netatmo_ingestd.models import Token
 from netatmo_ingestd.providers import Provider
-from netatmo_ingestd.tokenfile import TokenFile, TokenFileError, digest, recover_if_free, token_lock
+from netatmo_ingestd.tokenfile import (
+    TokenFile,
+    TokenFileError,
+    digest,
+    recover_if_free,
+    to_the_end,
+    token_lock,
+)
 
 State = Literal["ok", "stale", "expired", "suspect", "dead", "none"]
 
@@ -51,27 +55,6 @@ BACKOFF_MAX_S = 3600.0
 BACKOFF_LOCAL_MAX_S = 300.0  # a full disk or a held lock costs the cloud nothing
 # A broken rotation has been seen as HTTP 500 for months, cured only by a new login.
 RELOGIN_HINT_AFTER_S = 6 * 3600.0
-
-
-async def to_the_end(task: asyncio.Task[Any]) -> None:
-    """Wait for `task` even when we are cancelled meanwhile; the cancellation comes after it."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen: the cancellation tells enough
-        raise cancelled
-
-
-def forbid_dumps() -> None:
-    """No core dump and no debugger of another process: the login is in our memory."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(AttributeError, OSError):  # Linux only; a dump through a pipe ignores the limit
-        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
 
 
 # --- the manager --------------------------------------------------------------------------------

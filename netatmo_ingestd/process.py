@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import fcntl
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -89,3 +91,10 @@ def notify(state: str) -> None:
         address = "\0" + address[1:]
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         out.sendto(state.encode(), address)
+
+
+def forbid_dumps() -> None:
+    """No core dump and no debugger of another process: the login is in our memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(AttributeError, OSError):  # Linux only; a dump through a pipe ignores the limit
+        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE

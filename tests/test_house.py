@@ -193,11 +193,11 @@ def test_every_logged_event_is_documented() -> None:
 
 
 def test_no_file_is_long() -> None:
-    """A reader finds each file readable in one sitting: some 350 lines, 380 at most."""
+    """A reader finds each file readable in one sitting: some 350 lines, 400 at most."""
     long = {
         str(path.relative_to(ROOT)): len(path.read_text().splitlines())
         for path in PACKAGE.rglob("*.py")
-        if len(path.read_text().splitlines()) > 380
+        if len(path.read_text().splitlines()) > 400
     }
 
     assert long == {}

@@ -1247,7 +1247,7 @@ def test_process_cannot_be_dumped() -> None:
     """After `forbid_dumps` the process leaves no core and is not dumpable."""
     script = """
 import ctypes, resource
-from netatmo_ingestd.oauth import forbid_dumps
+from netatmo_ingestd.process import forbid_dumps
 forbid_dumps()
 print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
 """
