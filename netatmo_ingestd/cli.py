@@ -6,12 +6,10 @@ Exit codes: 0 fine, 1 unhealthy, 2 configuration, 3 login needed, 4 busy.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -25,13 +23,10 @@ from netatmo_ingestd import (
     demo,
     doctor,
     embedded,
-    login,
     logs,
-    oauth,
     status,
-    tables,
+    terminal,
 )
-from netatmo_ingestd.client import open_http
 from netatmo_ingestd.config import load
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.process import Stop
@@ -257,7 +252,7 @@ def _login(
     settings = _settings(config)
     chosen = settings.find_account(account)
     way = "paste" if paste else "token" if refresh_token_stdin else "password" if password else ""
-    raise typer.Exit(_run(_log_in(settings, chosen.name, way)))
+    raise typer.Exit(_run(terminal.log_in(settings, chosen.name, way, out)))
 
 
 @app.command("run")
@@ -310,7 +305,7 @@ def _status(
     if as_json:
         print(json.dumps(report, indent=1))  # noqa: T201
     else:
-        tables.show_status(report, out)
+        terminal.show_status(report, out)
     raise typer.Exit(0 if healthy else 1)
 
 
@@ -327,7 +322,7 @@ def _doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([finding.as_dict() for finding in findings], indent=1))  # noqa: T201
     else:
-        tables.show_findings(findings, out)
+        terminal.show_findings(findings, out)
     raise typer.Exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)
 
 
@@ -359,45 +354,3 @@ async def _daemon(settings: Settings, once: bool) -> int:
     for problem in problems:
         _complain(problem)
     return 0 if not problems else 3 if all(p.startswith("login") for p in problems) else 1
-
-
-def _ask(prompt: str, read: Callable[[str], str] = input) -> str:
-    """An answer from the terminal; Ctrl-C ends the waiting at once. Nothing else runs meanwhile."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return read(prompt)
-    except EOFError:
-        raise ConfigError(
-            "login: standard input ended before an answer; run it in a terminal, or pipe it in"
-        ) from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-async def _log_in(settings: Settings, name: str, way: str) -> int:
-    oauth.forbid_dumps()
-
-    def say(text: str) -> None:
-        out.print(text, soft_wrap=True, markup=False)
-
-    async with open_http() as http:
-        request = daemon.login_request(settings, settings.find_account(name), http)
-        if way == "token":
-            result = await login.login_with_refresh_token(sys.stdin.readline(), request)
-        elif way == "password":
-            user = _ask("User name (e-mail): ")
-            password = _ask("Password: ", getpass.getpass)
-            result = await login.login_with_password(user, password, request)
-        elif way == "paste":
-            consent = login.authorization_url(request)
-            say(f"Open this page in any browser and accept:\n{consent.url}")
-            say("The browser then fails to load a page: copy that page's whole address.")
-            result = await login.login_with_paste(_ask("Address: "), request, consent)
-        else:
-            result = await login.login_with_browser(request, say=say)
-    say(f"Logged in as account {name}; scopes: {', '.join(result.scopes) or 'none told'}.")
-    if result.missing:
-        say(f"Not granted: {', '.join(result.missing)}; those products stay empty.")
-    if result.set_aside:
-        say(f"The older token file was damaged; it is kept as {result.set_aside}.")
-    return 0

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "netatmo_ingestd"
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"demo", "tables"},
+    {"demo", "terminal"},
     {"doctor"},
     {"daemon"},
     {"status", "process"},

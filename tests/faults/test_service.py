@@ -315,6 +315,7 @@ def test_a_full_state_disk(tmp_path: Path) -> None:
         house.start()
         until(house.store_pid, within=30, what="the store runs", house=house)
         os.kill(house.store_pid(), signal.SIGSTOP)
+        until(lambda: house.cloud.calls() > 4, within=20, what="answers wait", house=house)
         _fill(state)
         until(lambda: house.events("spool.full"), within=30, what="it is full", house=house)
         calls, verdict = _calls_in(house, 1200), _state_dir_verdict(house)

@@ -1,8 +1,11 @@
-"""What `status` and `doctor` show on a terminal."""
+"""What the commands show on a terminal, and ask there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import getpass
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from netatmo_ingestd import daemon, login
+from netatmo_ingestd.client import open_http
 from netatmo_ingestd.doctor import Finding
+from netatmo_ingestd.errors import ConfigError
+from netatmo_ingestd.process import forbid_dumps
+from netatmo_ingestd.settings import Settings
 
 _MARKS = {"good": ("ok", "green"), "warn": ("warn", "yellow"), "bad": ("FAIL", "red")}
 
@@ -100,3 +108,46 @@ def _ago(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86400:.0f} d"
+
+
+def ask(prompt: str, read: Callable[[str], str] = input) -> str:
+    """An answer from the terminal; Ctrl-C ends the waiting at once. Nothing else runs meanwhile."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return read(prompt)
+    except EOFError:
+        raise ConfigError(
+            "login: standard input ended before an answer; run it in a terminal, or pipe it in"
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def log_in(settings: Settings, name: str, way: str, out: Console) -> int:
+    """One login of the account `name`: by browser, or `way` "paste", "token", "password"."""
+    forbid_dumps()
+
+    def say(text: str) -> None:
+        out.print(text, soft_wrap=True, markup=False)
+
+    async with open_http() as http:
+        request = daemon.login_request(settings, settings.find_account(name), http)
+        if way == "token":
+            result = await login.login_with_refresh_token(sys.stdin.readline(), request)
+        elif way == "password":
+            user = ask("User name (e-mail): ")
+            password = ask("Password: ", getpass.getpass)
+            result = await login.login_with_password(user, password, request)
+        elif way == "paste":
+            consent = login.authorization_url(request)
+            say(f"Open this page in any browser and accept:\n{consent.url}")
+            say("The browser then fails to load a page: copy that page's whole address.")
+            result = await login.login_with_paste(ask("Address: "), request, consent)
+        else:
+            result = await login.login_with_browser(request, say=say)
+    say(f"Logged in as account {name}; scopes: {', '.join(result.scopes) or 'none told'}.")
+    if result.missing:
+        say(f"Not granted: {', '.join(result.missing)}; those products stay empty.")
+    if result.set_aside:
+        say(f"The older token file was damaged; it is kept as {result.set_aside}.")
+    return 0
