@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +38,7 @@ from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.spool import Spool
 from netatmo_ingestd.status import Reporter
 from netatmo_ingestd.tokenfile import token_folder
+from netatmo_ingestd.waits import finish, is_set
 from netatmo_ingestd.writer import Writer
 
 SANE_CLOCK = 1_704_067_200  # 2024: a board without a battery clock starts in 1970
@@ -108,7 +109,7 @@ async def run_tasks(parts: Parts, stop: Stop) -> None:
         if parts.embedded:
             group.create_task(parts.embedded.supervise(rest))
         writer = group.create_task(parts.writer.run(writing))
-        poller = group.create_task(parts.poller.run(stop.asked, stop.poll_s))
+        poller = group.create_task(parts.poller.run(stop.asked, stop.poll_s, stop.hurry))
         group.create_task(_report(parts, rest))
         group.create_task(_summarize(parts, rest, log))
         await stop.asked.wait()
@@ -117,22 +118,11 @@ async def run_tasks(parts: Parts, stop: Stop) -> None:
         await poller
         deadline = time.monotonic() + stop.drain_s
         writing.set()
-        await _until(deadline, stop.hurry, writer)
+        await finish(writer, deadline - time.monotonic(), stop.hurry)
         if parts.spool.batches:
             drain = group.create_task(parts.writer.drain(deadline))
-            await _until(deadline + 1, stop.hurry, drain)
+            await finish(drain, deadline + 1 - time.monotonic(), stop.hurry)
         rest.set()
-
-
-async def _until(deadline: float, hurry: asyncio.Event, task: asyncio.Task[Any]) -> None:
-    """Let `task` end by itself; cancel it at the deadline or when hurried."""
-    hurried = asyncio.ensure_future(hurry.wait())
-    limit = max(0.0, deadline - time.monotonic())
-    await asyncio.wait({task, hurried}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-    hurried.cancel()
-    if not task.done():
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _report(parts: Parts, rest: asyncio.Event) -> None:
@@ -141,8 +131,7 @@ async def _report(parts: Parts, rest: asyncio.Event) -> None:
         parts.reporter.write()
         if await _progresses(parts):
             notify("WATCHDOG=1")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(rest.wait(), status.EVERY_S)
+        await is_set(rest, status.EVERY_S)
     parts.reporter.write(ended=True)
 
 
@@ -156,11 +145,7 @@ async def _progresses(parts: Parts) -> bool:
 
 
 async def _summarize(parts: Parts, rest: asyncio.Event, log: Any) -> None:
-    while not rest.is_set():
-        hour_s = max(60.0, parts.clock.real_seconds(3600))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(rest.wait(), hour_s)
-            return
+    while not await is_set(rest, max(60.0, parts.clock.real_seconds(3600))):
         log.info("daemon.summary", **parts.reporter.summary())
 
 

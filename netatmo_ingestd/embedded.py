@@ -36,6 +36,7 @@ from typing import Any
 from urllib.parse import quote
 
 from netatmo_ingestd.errors import Busy, ConfigError, IngestError, StoreUnavailable
+from netatmo_ingestd.waits import is_set
 
 USER = "netatmo_ingestd"
 CURE = "Run: pip install 'netatmo-ingestd[embedded]'"
@@ -142,7 +143,7 @@ class EmbeddedStore:
         Tells store.ended (error, failures, retry_in_s) and store.restarted (pid, failures).
         """
         failures, began, error = 0, time.monotonic(), ""
-        while not await _set_within(stop, 0.3 if self.alive else 0.0):
+        while not await is_set(stop, 0.3 if self.alive else 0.0):
             if self.alive and not self._broken:
                 _trim(self.folder / "store.log")
                 if time.monotonic() - began > longest_delay:
@@ -154,7 +155,7 @@ class EmbeddedStore:
                 failures += 1
                 what = {"error": error, "failures": failures, "retry_in_s": delay}
                 self._on_event("store.ended", what)
-                if await _set_within(stop, delay):
+                if await is_set(stop, delay):
                     return
             try:
                 await self.restart(signal.SIGKILL)
@@ -380,9 +381,3 @@ def _trim(said: Path) -> None:
     with contextlib.suppress(OSError):
         if said.stat().st_size > LOG_BYTES:
             os.truncate(said, 0)
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> bool:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-    return event.is_set()

@@ -25,7 +25,7 @@ import httpx
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from netatmo_ingestd import grants, tokenfile
+from netatmo_ingestd import grants, tokenfile, waits
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import Busy, ConfigError, OAuthError
 from netatmo_ingestd.logs import REDACTOR
@@ -306,7 +306,7 @@ async def _log_in(request: LoginRequest, grant_type: str, **fields: Any) -> Logi
     fields |= {"client_id": request.client_id, "client_secret": request.client_secret}
     await request.reserve()
     task = asyncio.create_task(_exchange(request, grant_type, fields))
-    await tokenfile.to_the_end(task)
+    await waits.to_the_end(task)
     return task.result()
 
 

@@ -40,9 +40,9 @@ from netatmo_ingestd.tokenfile import (
     TokenFileError,
     digest,
     recover_if_free,
-    to_the_end,
     token_lock,
 )
+from netatmo_ingestd.waits import to_the_end
 
 State = Literal["ok", "stale", "expired", "suspect", "dead", "none"]
 

@@ -31,6 +31,7 @@ from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.measure import MEASURE, history_types, rows_poll
 from netatmo_ingestd.spool import Spool
+from netatmo_ingestd.waits import finish, is_set
 
 FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
 REACH = timedelta(hours=3)
@@ -83,6 +84,7 @@ class Poller:
         self._check_s = check_s
         self._order = itertools.count()
         self._grace_s = 10.0
+        self._hurry = asyncio.Event()
         self._full = (0, 0.0, "")  # bytes, time and poll when the spool took no more
         self._anchors: dict[str, datetime] = {}
         self._jobs: dict[str, tuple[AccountPolls, Endpoint | str]] = {}
@@ -93,9 +95,11 @@ class Poller:
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 100},
         )
 
-    async def run(self, stop: asyncio.Event, grace_s: float = 10.0) -> None:
-        """Until `stop`; the poll in flight has `grace_s` real seconds to end."""
-        self._grace_s = grace_s
+    async def run(
+        self, stop: asyncio.Event, grace_s: float = 10.0, hurry: asyncio.Event | None = None
+    ) -> None:
+        """Until `stop`; a poll in flight has `grace_s` real seconds to end, none when hurried."""
+        self._grace_s, self._hurry = grace_s, hurry or self._hurry
         self._scheduler.start()
         try:
             async with asyncio.TaskGroup() as group:
@@ -253,7 +257,7 @@ class Poller:
         """Look now and then whether the scheduler works, at the logins and at the clocks."""
         wall, mono = time.time(), time.monotonic()
         while not stop.is_set():
-            await _wait(stop, self._check_s)
+            await is_set(stop, self._check_s)
             if not self._overdue():
                 self.progressed = time.monotonic()
             self._arm_lost()
@@ -314,7 +318,7 @@ class Poller:
                 account.waiting.discard(key)
                 work = asyncio.ensure_future(self._serve_one(account, poll))
                 await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if not work.done() and not await _finish(work, self._grace_s):
+                if not work.done() and not await finish(work, self._grace_s, self._hurry):
                     return
                 work.result()
         finally:
@@ -387,21 +391,3 @@ class Poller:
         if self.paused and (self._spool.bytes < then or refused == poll.key):
             self.paused = ""
             self._log.info("spool.room", fill=round(self._spool.fill, 2))
-
-
-async def _wait(event: asyncio.Event, limit_s: float) -> None:
-    try:
-        async with asyncio.timeout(limit_s):
-            await event.wait()
-    except TimeoutError:
-        return
-
-
-async def _finish(work: asyncio.Future[None], grace_s: float) -> bool:
-    """Let the poll in flight end; False when it had to be cancelled."""
-    done, _ = await asyncio.wait({work}, timeout=grace_s)
-    if done:
-        return True
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)
-    return False

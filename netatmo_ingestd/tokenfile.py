@@ -271,17 +271,3 @@ def recover_if_free(file: TokenFile) -> Token | None:
         return file.recover() if _try_flock(fd) else file.load()
     finally:
         os.close(fd)
-
-
-async def to_the_end(task: asyncio.Task[Any]) -> None:
-    """Wait for `task` even when we are cancelled meanwhile; the cancellation comes after it."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen: the cancellation tells enough
-        raise cancelled

@@ -21,6 +21,7 @@ from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.settings import WriterSettings
 from netatmo_ingestd.spool import Spool, Spooled
 from netatmo_ingestd.upserts import BulkSize, Operation, dead_letter, unpacked
+from netatmo_ingestd.waits import first
 
 TAKE_BATCHES = 64
 # Some thousand records: a round ends within seconds, so a failure repeats little.
@@ -127,10 +128,10 @@ class Writer:
             self._spool.arrived.clear()
             done = await self.step()
             if done == 0:
-                await _first(self._spool.arrived.wait(), stop.wait(), limit=None)
+                await first(self._spool.arrived.wait(), stop.wait(), limit=None)
             elif done > 0 and self._spool.batches == 0:
                 # Batches that arrive close together share one barrier.
-                await _first(stop.wait(), limit=SHARE_BARRIER_S)
+                await first(stop.wait(), limit=SHARE_BARRIER_S)
 
     async def drain(self, deadline: float) -> bool:
         """Write until the spool is empty; False when `deadline` (monotonic) came first."""
@@ -329,7 +330,7 @@ class Writer:
                     failures=self.counters.failures,
                 )
             self.counters.state, self.counters.reason = "down", f"{reason}: {error}"
-        await _first(self._stop.wait(), limit=self._backoff.next())
+        await first(self._stop.wait(), limit=self._backoff.next())
 
     def _went_well(self) -> None:
         if self.counters.state == "down":
@@ -360,14 +361,3 @@ def _folded(facts: Sequence[Fact]) -> Callable[[Coverage | None], Coverage]:
         return coverage
 
     return apply
-
-
-async def _first(*waits: Any, limit: float | None) -> None:
-    """Return when one of `waits` is done, or after `limit` real seconds."""
-    tasks = [asyncio.ensure_future(each) for each in waits]
-    try:
-        await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from netatmo_ingestd import doctor, logs, tables
+from netatmo_ingestd import doctor, logs, terminal
 from netatmo_ingestd.doctor import Finding
 from netatmo_ingestd.models import Token
 from netatmo_ingestd.settings import AccountSettings, NetatmoSettings, Settings, StoreSettings
@@ -267,7 +267,7 @@ def test_findings_as_json_and_on_a_terminal() -> None:
     finding = Finding("store", "bad", "[red]nothing answers\x1b[2J", "start it")
     out = io.StringIO()
 
-    tables.show_findings([finding, Finding("clock", "good", "now")], Console(file=out, width=40))
+    terminal.show_findings([finding, Finding("clock", "good", "now")], Console(file=out, width=40))
 
     assert finding.as_dict() == {
         "name": "store",

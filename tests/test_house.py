@@ -34,7 +34,7 @@ LAYERS = (
     {"bodies", "purse"},
     {"config"},
     {"records", "settings"},
-    {"providers", "logs", "clock"},
+    {"providers", "logs", "clock", "waits"},
     {"models", "errors", "__init__"},
 )
 # One library, one file.

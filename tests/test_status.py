@@ -19,7 +19,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 from rich.console import Console
 
-from netatmo_ingestd import daemon, logs, status, tables
+from netatmo_ingestd import daemon, logs, status, terminal
 from netatmo_ingestd.account import Failing
 from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.models import Token
@@ -299,14 +299,12 @@ def test_no_report_and_a_damaged_one(tmp_path: Path) -> None:
 # --- on a terminal ------------------------------------------------------------------------------
 
 
-def shown(report: dict[str, Any], width: int = 80, *, terminal: bool = False) -> str:
+def shown(report: dict[str, Any], width: int = 80) -> str:
     out = io.StringIO()
     report = {"running": True, "age_s": 1.0, **report}
     report["troubles"], report["hints"] = status.troubles(report), status.hints(report)
     report["healthy"] = not report["troubles"]
-    tables.show_status(
-        report, Console(file=out, width=width, force_terminal=terminal, highlight=False)
-    )
+    terminal.show_status(report, Console(file=out, width=width, highlight=False))
     return out.getvalue()
 
 
