@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from netatmo_ingestd import daemon, login, logs, status
+from netatmo_ingestd import daemon, login, logs, spool, status
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.errors import Busy, ConfigError
 from netatmo_ingestd.process import Stop, notify, state_folder
@@ -36,6 +36,12 @@ from tests.wire import MUTE, WireServer
 
 SPEED = 600.0
 NOWHERE = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100"
+
+
+@pytest.fixture(autouse=True)
+def small_ballast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room that each spool holds back is small here: writing it would take most of the time."""
+    monkeypatch.setattr(spool, "BALLAST_BYTES", 1 << 20)
 
 
 def settings_for(folder: Path, cloud: Running, uri: str, **changes: Any) -> Settings:

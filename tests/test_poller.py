@@ -22,7 +22,7 @@ import respx
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from netatmo_ingestd import records
+from netatmo_ingestd import records, spool
 from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
@@ -48,6 +48,12 @@ MOMENTS = st.integers(1_577_836_800_000_000, 2_208_988_800_000_000).map(
 AGES = st.integers(0, 30 * 86_400).map(lambda seconds: timedelta(seconds=seconds))
 
 Answer = httpx.Response | Exception | Callable[[], Awaitable[httpx.Response | None]]
+
+
+@pytest.fixture(autouse=True)
+def small_ballast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room that each spool holds back is small here: writing it would take most of the time."""
+    monkeypatch.setattr(spool, "BALLAST_BYTES", 1 << 20)
 
 
 class Log:
@@ -235,8 +241,8 @@ async def opened(
 ) -> AsyncIterator[House]:
     clock = clock or HandClock(auto=True)
     cloud, log, memory = Cloud(clock), Log(), Memory()
-    spool = Spool(folder, max_bytes)
-    await spool.open()
+    queue = Spool(folder, max_bytes)
+    await queue.open()
     budget = Budget(
         folder / "budget", "app", per_hour=per_hour, per_10s=50, app_per_hour=2000, clock=clock
     )
@@ -257,7 +263,7 @@ async def opened(
                 ),
                 budget=budget,
                 intake=Intake(
-                    settings=AccountSettings(name=name), spool=spool, memory=memory, log=log
+                    settings=AccountSettings(name=name), spool=queue, memory=memory, log=log
                 ),
                 log=log,
                 login=logins[name].state,
@@ -266,7 +272,7 @@ async def opened(
         }
         poller = Poller(
             accounts=polls,
-            spool=spool,
+            spool=queue,
             ledger=Ledger(),
             settings=poll or PollSettings(),
             clock=clock,
@@ -276,9 +282,9 @@ async def opened(
         with respx.mock(base_url=NETATMO.api_url, assert_all_called=False) as router:
             router.get(path__startswith="/api/").mock(side_effect=cloud)
             try:
-                yield House(cloud, poller, spool, memory, log, clock, logins, budget)
+                yield House(cloud, poller, queue, memory, log, clock, logins, budget)
             finally:
-                await spool.close()
+                await queue.close()
 
 
 def fast(speed: float = 6000) -> Clock:

@@ -19,7 +19,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 from rich.console import Console
 
-from netatmo_ingestd import daemon, logs, status, terminal
+from netatmo_ingestd import daemon, logs, spool, status, terminal
 from netatmo_ingestd.account import Failing
 from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.models import Token
@@ -28,6 +28,12 @@ from netatmo_ingestd.tokenfile import TokenFile, make_folder, token_folder
 
 SECRET = "canary-client-secret"
 PASSWORD = "canary-p4ssword"
+
+
+@pytest.fixture(autouse=True)
+def small_ballast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room that each spool holds back is small here: writing it would take most of the time."""
+    monkeypatch.setattr(spool, "BALLAST_BYTES", 1 << 20)
 
 
 def healthy() -> dict[str, Any]:
