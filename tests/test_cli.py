@@ -303,6 +303,7 @@ def test_a_file_named_by_the_environment(run: Run, monkeypatch: pytest.MonkeyPat
     assert run("status", "--config", "other.toml").line().startswith("other.toml: no such file")
 
 
+@pytest.mark.contract
 @pytest.mark.skipif(os.getuid() != 0, reason="another user's folder needs root")
 def test_a_settings_file_that_may_not_be_read(tmp_path: Path) -> None:
     """For another user, a file in a closed folder is told as such, not overlooked."""
@@ -642,6 +643,7 @@ def _redirected(url: str, form: dict[str, str]) -> str:
     raise AssertionError("no redirect")
 
 
+@pytest.mark.contract
 def test_a_login_and_its_second_use(run: Run, tmp_path: Path, cloud: dict[str, Any]) -> None:
     """A good refresh token logs in; a token that the cloud refuses is exit 3 with the cure."""
     path = config_of(tmp_path, cloud)
@@ -711,6 +713,7 @@ class Terminal:
         return Result(code, "", err)
 
 
+@pytest.mark.contract
 def test_pasting_the_address_logs_in(tmp_path: Path, cloud: dict[str, Any]) -> None:
     """The address of the page that failed to load is enough."""
     terminal = Terminal(config_of(tmp_path, cloud))
@@ -728,6 +731,7 @@ def test_pasting_the_address_logs_in(tmp_path: Path, cloud: dict[str, Any]) -> N
     assert "code=" not in result.err
 
 
+@pytest.mark.contract
 def test_a_denied_consent(tmp_path: Path, cloud: dict[str, Any]) -> None:
     """“No” on the consent page: one line that says what to press; exit 3."""
     terminal = Terminal(config_of(tmp_path, cloud))
@@ -761,6 +765,7 @@ def test_a_wrong_state(
     assert told in result.line()
 
 
+@pytest.mark.contract
 def test_ctrl_c_ends_the_waiting_for_an_answer(tmp_path: Path, cloud: dict[str, Any]) -> None:
     """At the prompt Ctrl-C ends it, no Enter is needed: with 130 and without a traceback."""
     result = Terminal(config_of(tmp_path, cloud)).interrupt()
@@ -842,6 +847,7 @@ def without_extra(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{ROOT}"}
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("command", [("run",), ("demo", "--seconds", "5")])
 def test_the_extra_is_not_installed(
     tmp_path: Path, without_extra: dict[str, str], command: tuple[str, ...]
@@ -858,6 +864,7 @@ def test_the_extra_is_not_installed(
     )
 
 
+@pytest.mark.contract
 def test_doctor_without_the_extra(tmp_path: Path, without_extra: dict[str, str]) -> None:
     """Doctor says what is missing, and does not advise to start a MongoDB."""
     config(tmp_path, uri="embedded")
@@ -872,6 +879,7 @@ def test_doctor_without_the_extra(tmp_path: Path, without_extra: dict[str, str])
 # --- processes ----------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_a_closed_pipe_is_no_traceback(run: Run, tmp_path: Path) -> None:
     """`status --json | head -0` ends quietly."""
     report(tmp_path, drift={f"kind {n}": 1 for n in range(20_000)})
@@ -890,6 +898,7 @@ def test_a_closed_pipe_is_no_traceback(run: Run, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.contract
 def test_what_the_daemon_writes_is_its_own(tmp_path: Path, cloud: dict[str, Any]) -> None:
     """Every file in the state folder is closed to others, whatever the umask of the caller."""
     path = config_of(tmp_path, cloud)

@@ -135,6 +135,7 @@ async def daemon_running(settings: Settings, stop: Stop) -> AsyncIterator[asynci
 # --- a whole life -------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 async def test_a_life_from_ready_to_stopped(
     tmp_path: Path, manager: Manager, lines: list[dict[str, Any]]
 ) -> None:
@@ -173,6 +174,7 @@ async def test_ready_waits_for_neither_store_nor_login(
     assert "netatmo-ingestd login --account home" in json.dumps(line)
 
 
+@pytest.mark.contract
 async def test_a_login_is_picked_up_without_a_restart(
     tmp_path: Path, lines: list[dict[str, Any]]
 ) -> None:
@@ -187,6 +189,7 @@ async def test_a_login_is_picked_up_without_a_restart(
             await until(lambda: mongo.documents.get("measurements"))
 
 
+@pytest.mark.contract
 async def test_what_the_store_did_not_take_waits_for_the_next_start(
     tmp_path: Path, lines: list[dict[str, Any]]
 ) -> None:
@@ -209,6 +212,7 @@ async def test_what_the_store_did_not_take_waits_for_the_next_start(
             await until(lambda: mongo.documents.get("measurements"))
 
 
+@pytest.mark.contract
 async def test_a_second_signal_skips_the_drain(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
     """Asked twice, the daemon does not wait for a store that is slow; nothing is lost."""
     async with (
@@ -301,6 +305,7 @@ def test_notify_without_systemd_does_nothing(
 # --- once ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 async def test_once_brings_everything_and_ends(tmp_path: Path) -> None:
     """One round reads every module, writes it and leaves a report that says it ended."""
     async with WireServer() as mongo, cloud_and_login(tmp_path, mongo.uri()) as (cloud, settings):
@@ -314,6 +319,7 @@ async def test_once_brings_everything_and_ends(tmp_path: Path) -> None:
         assert not report["running"]
 
 
+@pytest.mark.contract
 async def test_once_without_a_store_tells_what_waits(tmp_path: Path) -> None:
     """The rows are safe on the spool, and the problem says how many and why."""
     async with cloud_and_login(tmp_path, NOWHERE) as (_, settings):

@@ -781,6 +781,7 @@ async def test_answer_that_never_ends(
         await manager.current()
 
 
+@pytest.mark.contract
 async def test_backoff_doubles_up_to_an_hour(
     file: TokenFile, cloud: StrictCloud, build: Build, clock: HandClock
 ) -> None:
