@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import SecretStr
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from netatmo_ingestd import daemon, login, logs
@@ -70,6 +71,10 @@ class Comparison:
     duplicates: int = 0
     different: int = 0
     unexpected: int = 0
+
+    @property
+    def clean(self) -> bool:
+        return self.missing + self.duplicates + self.different + self.unexpected == 0
 
 
 async def run(options: Options, out: Console) -> int:
@@ -122,8 +127,7 @@ async def _show(
     _conclude(compared, result, out)
     if options.json:
         print(json.dumps(result))  # noqa: T201
-    bad = compared and (compared.missing + compared.duplicates + compared.different)
-    return 1 if bad else 0
+    return 0 if compared is None or compared.clean else 1
 
 
 async def _until_stopped(
@@ -146,6 +150,11 @@ def _folder(options: Options, stack: AsyncExitStack) -> Path:
         raise ConfigError(
             f"--state-dir: {options.state_dir} cannot be made ({error.strerror}); name another"
         ) from error
+    if (options.state_dir / "spool.db").exists():
+        raise ConfigError(
+            f"--state-dir: {options.state_dir} holds an earlier run; each demo has a cloud and a "
+            "time of its own: name an empty folder"
+        )
     return options.state_dir.resolve()
 
 
@@ -249,7 +258,8 @@ def _table(parts: daemon.Parts, modules: list[dict[str, Any]]) -> Table:
         values = latest.get("values", {})
         text = "  ".join(f"{name} {values[name]:g}" for name in UNITS if name in values)
         at = f"{latest['time']:%H:%M:%S}" if latest else "-"
-        table.add_row(module.get("name", "?"), module.get("home_name", ""), at, text)
+        names = (escape(str(module.get(key, ""))) for key in ("name", "home_name"))
+        table.add_row(*names, at, text)
     return table
 
 
@@ -275,11 +285,13 @@ async def _compare(parts: daemon.Parts, options: Options, cloud: dict[str, Any])
     await parts.writer.drain(time.monotonic() + 60)
     asked_until = parts.clock.time()
     world = World(options.seed, options.stations, origin=cloud["origin"])
+    begins = {each.entity_id: each.covered[0][0] for each in await parts.store.coverage()}
+    # A module that was never read must not look complete: it is held against the others' window.
+    default = max(begins.values(), default=datetime.fromtimestamp(visible_at - 3600, UTC))
     total = Comparison()
-    for coverage in await parts.store.coverage():
-        one = await _compare_module(
-            parts.store, world, coverage.entity_id, coverage.covered[0][0], visible_at, asked_until
-        )
+    for module in world.modules():
+        begin = begins.get(module.id, default)
+        one = await _compare_module(parts.store, world, module.id, begin, visible_at, asked_until)
         total = Comparison(
             **{name: getattr(total, name) + getattr(one, name) for name in asdict(total)}
         )

@@ -146,7 +146,8 @@ class Intake:
                     account=record.account,
                     kind=record.kind,
                     id=record.entity_id,
-                    after=record.after,
+                    name=record.after.get("name", ""),
+                    changed=sorted(record.before),
                 )
         return parsed.wants
 

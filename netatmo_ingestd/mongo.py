@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -84,11 +85,16 @@ class Store:
             # A limit of 0 would be none at all.
             given = {key.lower() for key, value in query.items() if value[-1] != "0"}
             limits = {key: value for key, value in _LIMITS.items() if key.lower() not in given}
-            client: Any = AsyncIOMotorClient(uri, tz_aware=True, tzinfo=UTC, **limits)
-        except (driver.PyMongoError, ValueError) as error:
+            with warnings.catch_warnings():
+                # An option it does not understand would be left out with a warning: also `tls=…`.
+                warnings.simplefilter("error", UserWarning)
+                client: Any = AsyncIOMotorClient(uri, tz_aware=True, tzinfo=UTC, **limits)
+        except (driver.PyMongoError, ValueError, UserWarning) as error:
             # The driver's own words may quote a piece of the password.
             unread = isinstance(error, (driver.InvalidURI, ValueError))
             what = "cannot be read" if unread else _first_line(error)
+            if isinstance(error, UserWarning):
+                what = "has an option that the driver does not understand"
             raise ConfigError(
                 f"store.uri: {what}; write mongodb://user:password@host/, "
                 'in user and password "%2F" for "/", "%3A" for ":", "%40" for "@"'
