@@ -23,7 +23,7 @@ from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.embedded import EmbeddedStore
-from netatmo_ingestd.errors import ConfigError, SpoolError
+from netatmo_ingestd.errors import ConfigError, IngestError, SpoolError
 from netatmo_ingestd.intake import Intake, Memory
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Backoff, Budget
@@ -93,8 +93,11 @@ async def run_once(settings: Settings, stop: Stop) -> list[str]:
             problems = ["interrupted"]
         else:
             problems = polling.result()
-        waiting = parts.spool.batches > 0
-        if waiting and not await parts.writer.drain(time.monotonic() + 3 * stop.drain_s):
+        if parts.spool.batches:
+            limit_s = stop.drain_s if stop.asked.is_set() else 3 * stop.drain_s
+            drain = asyncio.create_task(parts.writer.drain(time.monotonic() + limit_s))
+            await finish(drain, limit_s + 1, stop.hurry)
+        if parts.spool.batches:
             reason = parts.writer.counters.reason
             problems.append(f"store: {parts.spool.records} records wait on the spool ({reason})")
         parts.reporter.write(ended=True)
@@ -159,7 +162,8 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
     if not settings.accounts:
         raise ConfigError(NO_ACCOUNT)
     if time.time() < SANE_CLOCK:
-        raise ConfigError("clock: this machine's date is before 2024; set it, or start NTP")
+        # Exit 1, not 2: the supervisor starts it again until NTP has set the clock.
+        raise IngestError("clock: this machine's date is before 2024; set it, or start NTP")
     async with AsyncExitStack() as stack:
         stack.enter_context(state_folder(settings.state_dir))
         spool = Spool(settings.state_dir, settings.spool.max_bytes)
@@ -217,45 +221,58 @@ async def _accounts(
     memory: Memory,
 ) -> tuple[dict[str, AccountPolls], dict[str, TokenManager]]:
     log = logs.logger()
-    provider = settings.provider
     budgets: dict[str, Budget] = {}
     accounts: dict[str, AccountPolls] = {}
     managers: dict[str, TokenManager] = {}
     for account in settings.accounts:
-        app = settings.app_of(account)
-        secret = app.client_secret.get_secret_value()
-        logs.REDACTOR.protect(f"app:{app.client_id}", [secret])
-        budget = budgets.setdefault(app.client_id, open_budget(settings, app.client_id, clock))
-        tokens = TokenManager(
-            account=account.name,
-            folder=token_folder(settings.state_dir, account.name),
-            provider=provider,
-            client_id=app.client_id,
-            client_secret=secret,
-            http=http,
-            clock=clock,
-            reserve=_reserve_token_call(budget, account.name),
-            log=log,
-        )
+        client_id = settings.app_of(account).client_id
+        budget = budgets.setdefault(client_id, open_budget(settings, client_id, clock))
+        tokens, client = open_login(settings, account, http, clock, budget)
         await stack.enter_async_context(tokens)
         managers[account.name] = tokens
         accounts[account.name] = AccountPolls(
             name=account.name,
             sources=for_products(account.products),
-            client=Client(
-                account=account.name,
-                provider=provider,
-                http=http,
-                tokens=tokens,
-                budget=budget,
-                clock=clock,
-            ),
+            client=client,
             budget=budget,
             intake=Intake(settings=account, spool=spool, memory=memory, log=log),
             log=log,
             login=_login_of(tokens),
         )
     return accounts, managers
+
+
+def open_login(
+    settings: Settings,
+    account: AccountSettings,
+    http: httpx.AsyncClient,
+    clock: Clock,
+    budget: Budget,
+) -> tuple[TokenManager, Client]:
+    """The login of `account` and its API client; close the manager. ConfigError without an app."""
+    app = settings.app_of(account)
+    secret = app.client_secret.get_secret_value()
+    logs.REDACTOR.protect(f"app:{app.client_id}", [secret])
+    tokens = TokenManager(
+        account=account.name,
+        folder=token_folder(settings.state_dir, account.name),
+        provider=settings.provider,
+        client_id=app.client_id,
+        client_secret=secret,
+        http=http,
+        clock=clock,
+        reserve=_reserve_token_call(budget, account.name),
+        log=logs.logger(),
+    )
+    client = Client(
+        account=account.name,
+        provider=settings.provider,
+        http=http,
+        tokens=tokens,
+        budget=budget,
+        clock=clock,
+    )
+    return tokens, client
 
 
 def _login_of(tokens: TokenManager) -> Callable[[], tuple[str, ...] | None]:

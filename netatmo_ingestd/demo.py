@@ -26,7 +26,7 @@ from rich.table import Table
 
 from netatmo_ingestd import daemon, login, logs
 from netatmo_ingestd.client import open_http
-from netatmo_ingestd.errors import ConfigError, StoreUnavailable
+from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.process import Stop
 from netatmo_ingestd.settings import (
@@ -221,7 +221,7 @@ async def _watch(parts: daemon.Parts, stop: Stop, out: Console, began: float) ->
         while not stop.asked.is_set():
             try:
                 modules = await parts.store.modules()
-            except StoreUnavailable:
+            except IngestError:
                 modules = []
             table = _table(parts, modules)
             if live:
@@ -270,8 +270,11 @@ def _conclude(compared: Comparison | None, result: dict[str, Any], out: Console)
         )
         return
     out.print(
-        f"{compared.measurements} rows in the store, {compared.expected} shown by the cloud: "
-        f"{compared.missing} missing, {compared.duplicates} twice, {compared.different} different."
+        f"The cloud had shown {compared.expected} rows when the last read began: "
+        f"{compared.missing} of them missing in the store, {compared.duplicates} there twice, "
+        f"{compared.different} different, {compared.unexpected} never shown. "
+        f"Stored in all: {compared.measurements}.",
+        soft_wrap=True,
     )
 
 

@@ -15,16 +15,20 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from netatmo_ingestd import embedded, logs, status
+from netatmo_ingestd.client import open_http
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.daemon import NO_STORE, SANE_CLOCK, open_budget
-from netatmo_ingestd.errors import ConfigError, IngestError, StoreUnavailable
+from netatmo_ingestd.daemon import NO_STORE, SANE_CLOCK, open_budget, open_login
+from netatmo_ingestd.errors import ConfigError, IngestError, LoginRequired, StoreUnavailable
+from netatmo_ingestd.models import Priority
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.settings import AccountSettings, Settings
+from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.tokenfile import TokenFile, token_folder
 from netatmo_ingestd.upserts import INDEXES
 
 Verdict = Literal["good", "warn", "bad"]
 CONNECT_S = 5.0
+CALL_S = 30.0
 FREE_BYTES = 256 << 20
 
 
@@ -53,7 +57,7 @@ async def examine(settings: Settings) -> list[Finding]:
             Finding("accounts", "bad", "none is configured", "add an [[accounts]] section")
         )
     for account in settings.accounts:
-        findings += _login(settings, account)
+        findings += await _login(settings, account)
     findings += await _store(settings)
     findings += _report(settings.state_dir)
     clean = logs.REDACTOR.clean
@@ -117,7 +121,7 @@ async def _cloud(address: str) -> Finding:
     return Finding("cloud", "good", f"{url.netloc} answers")
 
 
-def _login(settings: Settings, account: AccountSettings) -> list[Finding]:
+async def _login(settings: Settings, account: AccountSettings) -> list[Finding]:
     name = f"login {account.name}"
     again = f"run: netatmo-ingestd login --account {account.name}"
     try:
@@ -134,10 +138,36 @@ def _login(settings: Settings, account: AccountSettings) -> list[Finding]:
     missing = sorted(asked - set(token.scopes)) if token.scopes else []
     if missing:
         return [Finding(name, "warn", f"scopes not granted: {', '.join(missing)}", again)]
+    return [await _try_login(settings, account, client_id, name, again)]
+
+
+async def _try_login(
+    settings: Settings, account: AccountSettings, client_id: str, name: str, again: str
+) -> Finding:
+    """One real call with the login, counted in the budget like any other."""
     clock = Clock(settings.clock.origin, settings.clock.speed)
-    usage = open_budget(settings, client_id, clock).usage(account.name)
-    text = f"token on disk, generation {token.generation}; {usage.hour} requests in the last hour"
-    return [Finding(name, "good", text)]
+    budget = open_budget(settings, client_id, clock)
+    sources = for_products(account.products)
+    if not sources:
+        return Finding(
+            name, "warn", "names no products", "add products to its [[accounts]] section"
+        )
+    endpoint = sources[0].endpoints[0].name
+    try:
+        async with open_http() as http, asyncio.timeout(CALL_S):
+            tokens, client = open_login(settings, account, http, clock, budget)
+            async with tokens:
+                await client.call(endpoint, {}, priority=Priority.LIVE, purpose="live")
+    except LoginRequired as error:
+        return Finding(name, "bad", str(error), again)
+    except TimeoutError:
+        return Finding(
+            name, "warn", f"{endpoint}: not answered within {CALL_S:.0f} s", "try again later"
+        )
+    except IngestError as error:
+        return Finding(name, "bad", str(error), "see what the message says; it is tried by itself")
+    usage = budget.usage(account.name)
+    return Finding(name, "good", f"{endpoint} answers; {usage.hour} requests in the last hour")
 
 
 @asynccontextmanager

@@ -45,6 +45,15 @@ class Busy(IngestError):
     exit_code = 4
 
 
+# A login changes nothing about these: the settings, or the app's page, are wrong.
+_CONFIGURATION = {
+    "invalid_client",
+    "invalid_scope",
+    "redirect_uri_mismatch",
+    "unsupported_response_type",
+}
+
+
 class OAuthError(IngestError):
     """A refusal by the authorization server (netatmo-api 1.4).
 
@@ -62,6 +71,8 @@ class OAuthError(IngestError):
         self.status = status
         self.cure = cure
         self.final = final
+        if code in _CONFIGURATION:
+            self.exit_code = ConfigError.exit_code
 
 
 class ApiError(IngestError):

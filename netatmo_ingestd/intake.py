@@ -53,10 +53,14 @@ class Memory:
     async def load(self, spool: Spool) -> None:
         self.forget()
         for (endpoint, entity_id), row in (await spool.last()).items():
-            if endpoint == ROWS:
-                self.newest[entity_id] = row["newest"]
-            else:
-                self.known.setdefault(endpoint, {})[entity_id] = changes.from_row(entity_id, row)
+            try:
+                if endpoint == ROWS:
+                    self.newest[entity_id] = row["newest"]
+                else:
+                    known = changes.from_row(entity_id, row)
+                    self.known.setdefault(endpoint, {})[entity_id] = known
+            except (KeyError, TypeError, AttributeError):
+                continue  # written by another version: it is learned again
 
     def forget(self) -> None:
         self.known = {}

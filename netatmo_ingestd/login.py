@@ -11,6 +11,7 @@ import asyncio
 import errno
 import hmac
 import html
+import os
 import re
 import secrets
 import socket
@@ -220,8 +221,8 @@ class _Callback:
                 await self.__aexit__()
                 raise Busy(
                     f"login.port: port {self.port} of {host} cannot be opened "
-                    f"({error.strerror}); end what holds it, or set [login] port to another one, "
-                    "here and on the app's page"
+                    f"({os.strerror(error.errno or 0)}); end what holds it, or set [login] port "
+                    "to another one, here and on the app's page"
                 ) from error
         return self
 

@@ -154,7 +154,6 @@ class Poll:
     target    the entity asked, for endpoints `per` home or module
     begin     window asked, for windowed endpoints; `end` None means up to now
     types     upstream types asked, in order
-    deadline  give up after it, for wants
     """
 
     endpoint: Endpoint
@@ -164,7 +163,6 @@ class Poll:
     begin: datetime | None = None
     end: datetime | None = None
     types: tuple[str, ...] = ()
-    deadline: datetime | None = None
 
     @property
     def entity_id(self) -> str:

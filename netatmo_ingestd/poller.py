@@ -347,6 +347,8 @@ class Poller:
         except LoginRequired as error:
             account.failed(LOGIN, str(error))
         except SpoolError as error:
+            if not error.full:
+                raise  # damaged: the next start sets it aside
             self._pause(poll, error)
         else:
             self._resume(poll)
@@ -372,10 +374,10 @@ class Poller:
         if poll.endpoint.priority >= Priority.REREAD and self._spool.fill >= 0.8:
             return True
         if self.paused:
+            if self._spool.fill > NEAR_BOUND:
+                return True  # its bound is lifted by what leaves it, and by nothing else
             then, tried, _ = self._full
-            # Its bound is lifted by what leaves it alone; only a full disk is worth another try.
-            waits = self._spool.fill > NEAR_BOUND or self._clock.monotonic() - tried < FULL_RETRY_S
-            if self._spool.bytes >= then and waits:
+            if self._spool.bytes >= then and self._clock.monotonic() - tried < FULL_RETRY_S:
                 return True
         return self._spool.fill >= 1.0
 

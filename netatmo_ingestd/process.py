@@ -51,13 +51,14 @@ class Stop:
 
 @contextmanager
 def state_folder(folder: Path, *, exclusive: bool = True) -> Iterator[None]:
-    """Make the state folder (0700); hold its lock, which is the daemon's alone.
+    """Make the state folder (0700) if it is missing; hold its lock, which is the daemon's alone.
+
+    One that is there keeps its mode: it may be shared; what lies in it is private by itself.
 
     Raises ConfigError when it is not usable, Busy (exit 4) when another daemon runs in it.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
         lock = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(
@@ -75,8 +76,9 @@ def state_folder(folder: Path, *, exclusive: bool = True) -> Iterator[None]:
             raise Busy(
                 f"state_dir: {folder} is in use by a running daemon (pid {owner}); stop it first"
             ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # only tells others who runs; the disk may be full
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(lock)

@@ -40,14 +40,12 @@ class Provider:
 
     api_url    base of the data methods
     auth_url   base of /oauth2/authorize and /oauth2/token
-    app_calls  calls an hour that one application may make for all of its accounts together
+    app_per_hour  calls that one application may make in an hour for all of its accounts together
     """
 
     name: str
     api_url: str
     auth_url: str
-    account_per_10s: int
-    account_per_hour: int
     app_per_hour: int
     scopes: Mapping[str, tuple[str, ...]]
 
@@ -84,8 +82,6 @@ NETATMO = Provider(
     name="netatmo",
     api_url="https://api.netatmo.com",
     auth_url="https://api.netatmo.com",
-    account_per_10s=50,
-    account_per_hour=500,
     app_per_hour=2000,
     scopes={"weather": ("read_station",)},
 )

@@ -268,8 +268,6 @@ class Settings(BaseSettings):
             name=NETATMO.name,
             api_url=self.netatmo.api_url,
             auth_url=self.netatmo.auth_url,
-            account_per_10s=NETATMO.account_per_10s,
-            account_per_hour=NETATMO.account_per_hour,
             app_per_hour=NETATMO.app_per_hour,
             scopes=NETATMO.scopes,
         )

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from netatmo_ingestd import records
-from netatmo_ingestd.errors import ConfigError, SpoolError
+from netatmo_ingestd.errors import Busy, ConfigError, IngestError, SpoolError
 from netatmo_ingestd.models import Batch
 
 BALLAST_BYTES = 8 << 20
@@ -311,7 +311,11 @@ class Spool:
             # Still no room; tried again at the next settle.
             self._ballast.unlink(missing_ok=True)
 
-    def _unusable(self, error: Exception) -> ConfigError:
+    def _unusable(self, error: Exception) -> IngestError:
+        if isinstance(error, sqlite3.Error) and "locked" in str(error):
+            return Busy(f"{self.path}: another daemon uses it; stop that one first")
+        if isinstance(error, sqlite3.Error) and self._translate(error).full:
+            return self._translate(error)  # passes by itself: the supervisor starts it again
         # An OSError names the path by itself.
         told = error.strerror if isinstance(error, OSError) else _named(error)
         return ConfigError(

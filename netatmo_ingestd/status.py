@@ -221,6 +221,7 @@ def read(state_dir: Path) -> dict[str, Any] | None:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         # Also a report from the future is stale: a running daemon replaces it within seconds.
         report["age_s"] = abs(time.time() - report["written"])
+        known = report["version"] == __version__
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -231,6 +232,8 @@ def read(state_dir: Path) -> dict[str, Any] | None:
         raise IngestError(
             f"{path}: is no report of ours; remove it, a running daemon writes it anew"
         ) from error
+    if not known:
+        raise IngestError(f"{path}: written by version {report['version']}; restart the daemon")
     report["running"] = not report.get("ended") and report["age_s"] < STALE_S
     return report
 

@@ -110,6 +110,11 @@ def _ago(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86400:.0f} d"
 
 
+def _piped(prompt: str) -> str:
+    """One line of standard input; asked for, unseen, when that is a terminal."""
+    return ask(prompt, getpass.getpass) if sys.stdin.isatty() else sys.stdin.readline()
+
+
 def ask(prompt: str, read: Callable[[str], str] = input) -> str:
     """An answer from the terminal; Ctrl-C ends the waiting at once. Nothing else runs meanwhile."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -133,7 +138,7 @@ async def log_in(settings: Settings, name: str, way: str, out: Console) -> int:
     async with open_http() as http:
         request = daemon.login_request(settings, settings.find_account(name), http)
         if way == "token":
-            result = await login.login_with_refresh_token(sys.stdin.readline(), request)
+            result = await login.login_with_refresh_token(_piped("Refresh token: "), request)
         elif way == "password":
             user = ask("User name (e-mail): ")
             password = ask("Password: ", getpass.getpass)

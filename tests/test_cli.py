@@ -425,7 +425,7 @@ def report(folder: Path, **changes: Any) -> None:
     login = {"state": "ok", "error": None, "cure": ""}
     budget = {"hour": 1, "target": 400.0, "paused_for": 0, "error": ""}
     found = {
-        "version": "1", "pid": 7, "written": time.time(), "ended": False, "stretch": 1.0,
+        "version": __version__, "pid": 7, "written": time.time(), "ended": False, "stretch": 1.0,
         "time": "2026-03-14T12:00:00+00:00", "drift": {}, "modules": [],
         "accounts": {"home": {"login": login, "budget": budget, "failing": {}, "late": []}},
         "spool": {"records": 0, "fill": 0.0, "polling_paused": False, "damaged": None},
@@ -659,12 +659,12 @@ def test_a_login_and_its_second_use(run: Run, tmp_path: Path, cloud: dict[str, A
 
 
 def test_a_wrong_client_secret(run: Run, tmp_path: Path, cloud: dict[str, Any]) -> None:
-    """The line says to compare id and secret with the app's page; exit 3; it shows neither."""
+    """The line says to compare id and secret with the app's page; exit 2; it shows neither."""
     path = config_of(tmp_path, cloud, secret=SECRET)
 
     result = run("login", "--refresh-token-stdin", "--config", path, text="canary|refresh\n")
 
-    assert result.code == 3
+    assert result.code == 2
     assert 'refused with "invalid_client"' in result.line()
     assert "check client_id and client_secret against the app's page" in result.line()
 

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from netatmo_ingestd import daemon, login, logs, spool, status
 from netatmo_ingestd.client import open_http
-from netatmo_ingestd.errors import Busy, ConfigError
+from netatmo_ingestd.errors import Busy, ConfigError, IngestError
 from netatmo_ingestd.process import Stop, notify, state_folder
 from netatmo_ingestd.settings import (
     AccountSettings,
@@ -386,7 +386,7 @@ async def test_a_machine_without_a_date_is_not_believed(
     settings = Settings(state_dir=tmp_path, accounts=(AccountSettings(),))
     monkeypatch.setattr(time, "time", lambda: 86_400.0)
 
-    with pytest.raises(ConfigError, match="date is before 2024; set it, or start NTP"):
+    with pytest.raises(IngestError, match="date is before 2024; set it, or start NTP"):
         await daemon.run(settings, Stop())
 
 

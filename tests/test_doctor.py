@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from netatmo_ingestd import doctor, logs, terminal
+from netatmo_ingestd import __version__, doctor, logs, terminal
 from netatmo_ingestd.doctor import Finding
 from netatmo_ingestd.models import Token
 from netatmo_ingestd.settings import AccountSettings, NetatmoSettings, Settings, StoreSettings
@@ -28,8 +28,18 @@ NOWHERE = "mongodb://u:canary-p4ssword@127.0.0.1:1/?serverSelectionTimeoutMS=100
 
 @contextlib.asynccontextmanager
 async def an_open_port() -> AsyncIterator[str]:
-    """Something that accepts connections, as the cloud does."""
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    """A cloud with no stations, which answers every request alike."""
+    body = b'{"body": {"devices": []}, "status": "ok", "time_server": 1760000000}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
@@ -216,7 +226,8 @@ async def test_a_store_that_refuses_one_collection(tmp_path: Path) -> None:
 def report(folder: Path, **changes: Any) -> None:
     (folder / "state").mkdir(exist_ok=True, mode=0o700)
     text = {
-        "pid": 7, "written": time.time(), "troubles": [], "hints": [], "healthy": True,
+        "version": __version__, "pid": 7, "written": time.time(),
+        "troubles": [], "hints": [], "healthy": True,
         **changes,
     }  # fmt: skip
     (folder / "state" / "status.json").write_text(json.dumps(text))

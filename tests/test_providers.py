@@ -182,11 +182,7 @@ def test_cloud_is_asked_over_https_at_its_own_hosts() -> None:
     assert NETATMO.authorize_url == "https://api.netatmo.com/oauth2/authorize"
     assert NETATMO.hosts == {"api.netatmo.com"}
     assert not NETATMO.loopback
-    assert (NETATMO.account_per_10s, NETATMO.account_per_hour, NETATMO.app_per_hour) == (
-        50,
-        500,
-        2000,
-    )
+    assert NETATMO.app_per_hour == 2000
 
 
 def test_one_outside_host_makes_a_cloud_real() -> None:

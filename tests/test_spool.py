@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from netatmo_ingestd import records
-from netatmo_ingestd.errors import ConfigError, SpoolError
+from netatmo_ingestd.errors import Busy, ConfigError, SpoolError
 from netatmo_ingestd.models import Batch, DeadLetter, Fact
 from netatmo_ingestd.spool import BALLAST_BYTES, Spool
 
@@ -323,7 +323,7 @@ async def test_second_opener_is_told(tmp_path: Path) -> None:
         await first.append(batch("a"), {})
 
         second = Spool(tmp_path, MIB)
-        with pytest.raises(ConfigError, match=r"locked.*no other daemon") as caught:
+        with pytest.raises(Busy, match=r"another daemon uses it; stop") as caught:
             await second.open()
 
         assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 from rich.console import Console
 
-from netatmo_ingestd import daemon, logs, spool, status, terminal
+from netatmo_ingestd import __version__, daemon, logs, spool, status, terminal
 from netatmo_ingestd.account import Failing
 from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.models import Token
@@ -39,7 +39,7 @@ def small_ballast(monkeypatch: pytest.MonkeyPatch) -> None:
 def healthy() -> dict[str, Any]:
     """A report with nothing wrong in it."""
     return {
-        "version": "1", "pid": 1, "written": time.time(), "started": time.time(),
+        "version": __version__, "pid": 1, "written": time.time(), "started": time.time(),
         "time": "2026-03-14T12:00:00+00:00", "stretch": 1.0, "drift": {}, "problems": {},
         "accounts": {"home": {
             "login": {"state": "ok", "error": None, "cure": ""},
@@ -318,7 +318,15 @@ def test_an_operator_sees_what_matters() -> None:
     """Login, requests and allowance, spool, store, each module with its newest row and age."""
     text = shown(healthy())
 
-    for part in ("daemon 1 runs", "home", "ok", "12", "400", "0 records wait", "mongo writing"):
+    for part in (
+        f"daemon {__version__} runs",
+        "home",
+        "ok",
+        "12",
+        "400",
+        "0 records wait",
+        "mongo writing",
+    ):
         assert part in text
     assert "Garden" in text
     assert "300 s" in text or "5 min" in text
