@@ -79,7 +79,7 @@ class Comparison:
 
 async def run(options: Options, out: Console) -> int:
     """The whole demonstration; 0 when nothing is missing, twice or different."""
-    stop = Stop(poll_s=1.0, drain_s=2.0)
+    stop = Stop(poll_s=0.5, drain_s=1.0)
     with stop.on_signals():
         async with AsyncExitStack() as stack:
             folder = _folder(options, stack)
@@ -183,12 +183,8 @@ async def _simulator(options: Options) -> AsyncIterator[dict[str, Any]]:
         yield json.loads(line)
     finally:
         if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), 3)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+            process.kill()  # it keeps nothing; a graceful end would wait for open connections
+            await process.wait()
 
 
 def _settings(folder: Path, cloud: dict[str, Any]) -> Settings:
@@ -229,8 +225,10 @@ async def _watch(parts: daemon.Parts, stop: Stop, out: Console, began: float) ->
             elif modules:
                 took = time.monotonic() - began
                 out.print(
-                    f"{took:5.1f} s  {parts.clock.now():%Y-%m-%d %H:%M}  {len(modules)} modules, "
-                    f"{parts.writer.counters.written} writes"
+                    f"{took:5.1f} s  {parts.clock.now():%Y-%m-%d %H:%M}  "
+                    f"{len(modules)} modules in the store, {parts.writer.counters.written} records confirmed, "
+                    f"{parts.spool.records} on the way",
+                    soft_wrap=True,
                 )
             try:
                 await asyncio.wait_for(
@@ -247,7 +245,7 @@ def _table(parts: daemon.Parts, modules: list[dict[str, Any]]) -> Table:
     counters, spool = parts.writer.counters, parts.spool
     table = Table(
         title=f"{parts.clock.now():%A %Y-%m-%d %H:%M} UTC, simulated",
-        caption=f"{counters.written} writes stored, {spool.records} records on the spool",
+        caption=f"{counters.written} records confirmed in the store, {spool.records} on the way",
         title_justify="left",
         caption_justify="left",
     )
@@ -266,7 +264,7 @@ def _table(parts: daemon.Parts, modules: list[dict[str, Any]]) -> Table:
 def _conclude(compared: Comparison | None, result: dict[str, Any], out: Console) -> None:
     if compared is None:
         out.print(
-            f"Ended after {result['real_seconds']} s; {result['measurements']} writes stored."
+            f"Ended after {result['real_seconds']} s; {result['measurements']} records confirmed."
         )
         return
     out.print(
