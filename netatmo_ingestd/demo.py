@@ -226,7 +226,8 @@ async def _watch(parts: daemon.Parts, stop: Stop, out: Console, began: float) ->
                 took = time.monotonic() - began
                 out.print(
                     f"{took:5.1f} s  {parts.clock.now():%Y-%m-%d %H:%M}  "
-                    f"{len(modules)} modules in the store, {parts.writer.counters.written} records confirmed, "
+                    f"{len(modules)} modules in the store, "
+                    f"{parts.writer.counters.written} records confirmed, "
                     f"{parts.spool.records} on the way",
                     soft_wrap=True,
                 )
