@@ -1,21 +1,30 @@
-"""What one account asks, and how it goes: its queue, its failures, what the cloud refuses it."""
+"""What one account asks, and how it goes: its queue, its failures, what the cloud refuses it.
+
+`ask` is the one way from a poll to the spool, for the poller and for history.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from netatmo_ingestd.client import Client
-from netatmo_ingestd.errors import ApiRefused
+from netatmo_ingestd.clock import Clock
+from netatmo_ingestd.errors import ApiError, ApiRefused, LoginRequired, SpoolError
 from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.limits import Budget
-from netatmo_ingestd.models import Endpoint, Poll, Source
+from netatmo_ingestd.models import Priority
+from netatmo_ingestd.polls import Endpoint, Poll, Source
+from netatmo_ingestd.spool import Spool
 
 REFUSED_FOR = timedelta(days=1)
 REMIND_EVERY = 100
+HISTORY_BOUND = 0.8  # of the spool: the rest is for what the cloud shows only now
+NEAR_BOUND = 0.9
+FULL_RETRY_S = 300.0  # a disk that others filled tells nobody when it has room again
 LOGIN = "login"  # the key under which a lost login counts as failing
 
 
@@ -27,12 +36,52 @@ class Failing:
     error: str = ""
 
 
+class Room:
+    """Whether the spool has room for an answer: nothing is asked for that could not be kept.
+
+    paused  why polling waits, "" while it does not
+    """
+
+    def __init__(self, spool: Spool, clock: Clock, log: Any) -> None:
+        self.paused = ""
+        self._spool = spool
+        self._clock = clock
+        self._log = log
+        self._full = (0, 0.0, "")  # bytes, time and poll when the spool took no more
+
+    def is_there(self, priority: Priority) -> bool:
+        """Whether an answer can be kept; once full, only when something has left."""
+        if priority >= Priority.REREAD and self._spool.fill >= HISTORY_BOUND:
+            return False
+        if self.paused:
+            if self._spool.fill > NEAR_BOUND:
+                return False  # its bound is lifted by what leaves it, and by nothing else
+            then, tried, _ = self._full
+            if self._spool.bytes >= then and self._clock.monotonic() - tried < FULL_RETRY_S:
+                return False
+        return self._spool.fill < 1.0
+
+    def ran_out(self, poll: Poll, error: SpoolError) -> None:
+        if not self.paused:
+            self._log.error("spool.full", error=str(error), paused="polling")
+        self.paused = str(error)
+        self._full = (self._spool.bytes, self._clock.monotonic(), poll.key)
+
+    def took(self, poll: Poll) -> None:
+        """There is room when something has left, or what found none was taken."""
+        then, _, refused = self._full
+        if self.paused and (self._spool.bytes < then or refused == poll.key):
+            self.paused = ""
+            self._log.info("spool.room", fill=round(self._spool.fill, 2))
+
+
 @dataclass
 class AccountPolls:
     """What one account asks, and how it goes.
 
     login    scopes of the login in use, None while there is none or it is dead
     waiting  keys on the queue: an endpoint that is still waiting is not queued again
+    read_at  of each module its last sign of life at its last trailing read, and when that was
     refused  endpoint or module to when it may be asked again
     scopes   what `login` told when it was last looked at
     """
@@ -42,6 +91,8 @@ class AccountPolls:
     client: Client
     budget: Budget
     intake: Intake
+    room: Room
+    clock: Clock
     log: Any
     login: Callable[[], tuple[str, ...] | None] = lambda: None
     queue: asyncio.PriorityQueue[tuple[int, int, str, Poll]] = field(
@@ -51,12 +102,50 @@ class AccountPolls:
     refused: dict[str, datetime] = field(default_factory=dict)
     failing: dict[str, Failing] = field(default_factory=dict)
     first_done: set[str] = field(default_factory=set)
+    read_at: dict[str, tuple[Any, datetime]] = field(default_factory=dict)
     last_good: dict[str, datetime] = field(default_factory=dict)
     scopes: tuple[str, ...] | None = None
 
     def endpoints(self) -> Iterator[Endpoint]:
         for source in self.sources:
             yield from source.endpoints
+
+    async def ask(self, poll: Poll, every: timedelta) -> Sequence[Poll] | None:
+        """One call, and its answer on the spool: what should follow, None when nothing came of it.
+
+        every   how often this is asked; a call that takes longer is told
+        Raises  SpoolError when the spool is damaged
+        """
+        name = poll.endpoint.name
+        if self.is_refused(poll, self.clock.now()) or not self.room.is_there(
+            poll.endpoint.priority
+        ):
+            return None
+        began, wants = self.clock.monotonic(), None
+        try:
+            # The client limits each attempt; waiting for the budget has no limit.
+            priority = poll.endpoint.priority
+            reply = await self.client.call(
+                name, poll.params, priority=priority, purpose=priority.purpose
+            )
+            wants = await self.intake.take(reply, poll, every)
+        except ApiRefused as error:
+            self.refuse(poll, error, self.clock.now())
+        except ApiError as error:
+            self.failed(poll.key, str(error))
+        except LoginRequired as error:
+            self.failed(LOGIN, str(error))
+        except SpoolError as error:
+            if not error.full:
+                raise  # damaged: the next start sets it aside
+            self.room.ran_out(poll, error)
+        else:
+            self.room.took(poll)
+            self.went_well(poll, self.clock.now())
+        took = self.clock.monotonic() - began
+        if took > every.total_seconds():
+            self.log.warning("poll.slow", account=self.name, endpoint=name, took_s=round(took, 1))
+        return wants
 
     def is_refused(self, poll: Poll, now: datetime) -> bool:
         """True while the cloud is not to be asked this again."""

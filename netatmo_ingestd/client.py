@@ -25,7 +25,8 @@ from netatmo_ingestd.bodies import one_line, read_body, read_error, read_json, r
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.limits import Backoff, Budget
 from netatmo_ingestd.logs import Redactor
-from netatmo_ingestd.models import Json, Priority, Reply, Token
+from netatmo_ingestd.models import Json, Priority, Token
+from netatmo_ingestd.polls import Reply
 from netatmo_ingestd.providers import Provider, Reaction, names_application, read_refusal
 
 RETRIES = 3

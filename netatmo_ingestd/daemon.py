@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from netatmo_ingestd import __version__, logs, status
-from netatmo_ingestd.account import AccountPolls
+from netatmo_ingestd.account import AccountPolls, Room
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.embedded import EmbeddedStore
 from netatmo_ingestd.errors import ConfigError, IngestError, SpoolError
+from netatmo_ingestd.history import Historian
 from netatmo_ingestd.intake import Intake, Memory
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Backoff, Budget
@@ -60,6 +61,7 @@ class Parts:
     ledger: Ledger
     writer: Writer
     poller: Poller
+    historian: Historian
     reporter: Reporter
 
 
@@ -113,12 +115,14 @@ async def run_tasks(parts: Parts, stop: Stop) -> None:
             group.create_task(parts.embedded.supervise(rest))
         writer = group.create_task(parts.writer.run(writing))
         poller = group.create_task(parts.poller.run(stop.asked, stop.poll_s, stop.hurry))
+        historian = group.create_task(parts.historian.run(stop.asked, stop.poll_s, stop.hurry))
         group.create_task(_report(parts, rest))
         group.create_task(_summarize(parts, rest, log))
         await stop.asked.wait()
         log.info("daemon.stopping", records_waiting=parts.spool.records)
         notify("STOPPING=1")
         await poller
+        await historian
         deadline = time.monotonic() + stop.drain_s
         writing.set()
         await finish(writer, deadline - time.monotonic(), stop.hurry)
@@ -175,12 +179,21 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
         http = await stack.enter_async_context(open_http())
         memory, ledger = Memory(), Ledger()
         await memory.load(spool)
-        accounts, tokens = await _accounts(settings, stack, clock, http, spool, memory)
+        room = Room(spool, clock, log)
+        shared = Shared(clock, http, spool, room, memory, ledger)
+        accounts, tokens = await _accounts(settings, stack, shared)
         poller = Poller(
             accounts=accounts,
-            spool=spool,
+            room=room,
             ledger=ledger,
             settings=settings.poll,
+            clock=clock,
+            log=log,
+        )
+        historian = Historian(
+            accounts=accounts,
+            ledger=ledger,
+            settings=settings.history,
             clock=clock,
             log=log,
         )
@@ -209,16 +222,25 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             store_name=name,
             started=time.time(),
         )
-        yield Parts(settings, clock, spool, store, embedded, ledger, writer, poller, reporter)
+        yield Parts(
+            settings, clock, spool, store, embedded, ledger, writer, poller, historian, reporter
+        )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all accounts of a daemon share."""
+
+    clock: Clock
+    http: httpx.AsyncClient
+    spool: Spool
+    room: Room
+    memory: Memory
+    ledger: Ledger
 
 
 async def _accounts(
-    settings: Settings,
-    stack: AsyncExitStack,
-    clock: Clock,
-    http: httpx.AsyncClient,
-    spool: Spool,
-    memory: Memory,
+    settings: Settings, stack: AsyncExitStack, shared: Shared
 ) -> tuple[dict[str, AccountPolls], dict[str, TokenManager]]:
     log = logs.logger()
     budgets: dict[str, Budget] = {}
@@ -226,8 +248,8 @@ async def _accounts(
     managers: dict[str, TokenManager] = {}
     for account in settings.accounts:
         client_id = settings.app_of(account).client_id
-        budget = budgets.setdefault(client_id, open_budget(settings, client_id, clock))
-        tokens, client = open_login(settings, account, http, clock, budget)
+        budget = budgets.setdefault(client_id, open_budget(settings, client_id, shared.clock))
+        tokens, client = open_login(settings, account, shared.http, shared.clock, budget)
         await stack.enter_async_context(tokens)
         managers[account.name] = tokens
         accounts[account.name] = AccountPolls(
@@ -235,7 +257,15 @@ async def _accounts(
             sources=for_products(account.products),
             client=client,
             budget=budget,
-            intake=Intake(settings=account, spool=spool, memory=memory, log=log),
+            intake=Intake(
+                settings=account,
+                spool=shared.spool,
+                memory=shared.memory,
+                ledger=shared.ledger,
+                log=log,
+            ),
+            room=shared.room,
+            clock=shared.clock,
             log=log,
             login=_login_of(tokens),
         )

@@ -18,18 +18,9 @@ from typing import Any
 from netatmo_ingestd import changes
 from netatmo_ingestd.changes import Known
 from netatmo_ingestd.errors import PayloadError
-from netatmo_ingestd.models import (
-    Answer,
-    Batch,
-    Change,
-    Entity,
-    Parsed,
-    Poll,
-    Problem,
-    Record,
-    Reply,
-    whole_seconds,
-)
+from netatmo_ingestd.ledger import Ledger
+from netatmo_ingestd.models import Answer, Batch, Change, Entity, Priority, Record, whole_seconds
+from netatmo_ingestd.polls import Parsed, Poll, Problem, Reply
 from netatmo_ingestd.settings import AccountSettings
 from netatmo_ingestd.sources.reading import scrub, text, without_mail
 from netatmo_ingestd.sources.selection import select, wanted
@@ -41,11 +32,16 @@ _KINDS = 500  # distinct problems that are counted by name; the rest share one c
 
 
 class Memory:
-    """The table `last` in memory, shared by all accounts of a daemon."""
+    """The table `last` in memory, shared by all accounts of a daemon.
+
+    heard  of each module what tells that it was heard again (its last sign, and its newest row as
+           the dashboard shows it), and when that was told last; not on disk
+    """
 
     def __init__(self) -> None:
         self.known: dict[str, dict[str, Known]] = {}
         self.newest: dict[str, datetime] = {}
+        self.heard: dict[str, tuple[Any, datetime]] = {}
         self.drift: Counter[str] = Counter()
         self.problems: Counter[str] = Counter()
         self.lock = asyncio.Lock()  # one answer after the other, whosever it is
@@ -71,11 +67,18 @@ class Intake:
     """Takes the answers of one account."""
 
     def __init__(
-        self, *, settings: AccountSettings, spool: Spool, memory: Memory, log: Any
+        self,
+        *,
+        settings: AccountSettings,
+        spool: Spool,
+        memory: Memory,
+        ledger: Ledger,
+        log: Any,
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._memory = memory
+        self._ledger = ledger
         self._log = log
 
     def modules(self, account: str) -> dict[str, Entity]:
@@ -93,6 +96,10 @@ class Intake:
     def newest(self, module_id: str) -> datetime | None:
         """The newest row of a module that was put on the spool."""
         return self._memory.newest.get(module_id)
+
+    def heard(self, module_id: str) -> tuple[Any, datetime] | None:
+        """The last sign of life of a module, and when it was told."""
+        return self._memory.heard.get(module_id)
 
     def forget(self) -> None:
         self._memory.forget()
@@ -121,7 +128,7 @@ class Intake:
         newest = {
             fact.entity_id: max(fact.newest, self._memory.newest.get(fact.entity_id, fact.newest))
             for fact in parsed.facts
-            if fact.newest
+            if fact.newest and fact.scale != "1day"
         }
         kinds = [(self._counter(each), _kind(each, poll)) for each in parsed.problems]
         # A drifting field is stored in its record, so its answer is kept once; a value that was
@@ -129,19 +136,24 @@ class Intake:
         keep = any(not each.drift for each in parsed.problems) or any(
             name not in counter for counter, name in kinds
         )
-        records: list[Record] = [*about, *rows, _answer(reply, poll, parsed.problems, keep=keep)]
+        records: list[Record] = [*about, *rows]
+        if keep or poll.endpoint.priority < Priority.REREAD:
+            records.append(_answer(reply, poll, parsed.problems, keep=keep))
         last: dict[LastKey, dict[str, Any]] = {
             (poll.endpoint.name, entity_id): changes.to_row(each)
             for entity_id, each in update.items()
         }
         last |= {(ROWS, entity_id): {"newest": each} for entity_id, each in newest.items()}
-        batch = Batch(poll.account, poll.endpoint.name, records, parsed.facts)
+        reread = poll.endpoint.priority == Priority.REREAD
+        batch = Batch(poll.account, poll.endpoint.name, records, parsed.facts, reread)
         await self._spool.append(batch, last)
+        self._ledger.note(parsed.facts)
         if update:
             self._memory.known.setdefault(poll.endpoint.name, {}).update(
                 {entity_id: _lean(each) for entity_id, each in update.items()}
             )
         self._memory.newest |= newest
+        self._memory.heard |= {each.entity_id: (_sign(each), reply.received) for each in entities}
         self._note(kinds, poll)
         for record in about:
             if isinstance(record, Change):
@@ -184,6 +196,10 @@ class Intake:
                 event = "parse.drift" if counter is self._memory.drift else "parse.problem"
                 self._log.warning(event, account=poll.account, what=name)
             counter[name] += 1
+
+
+def _sign(entity: Entity) -> Any:
+    return entity.condition.get("last_seen"), entity.latest[0] if entity.latest else None
 
 
 def _kind(problem: Problem, poll: Poll) -> str:

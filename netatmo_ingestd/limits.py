@@ -9,7 +9,7 @@ promised: that the cloud sees them as evenly spaced as they left, nor fairness a
     token            up to 490                 not, and a pause does not stop it
     live             up to 490                 1 s
     events, trailing up to the target (400)    1 s
-    reread, history  up to the target          evenly, over what the planned polls leave
+    reread, history  up to 2 below the target  evenly, over what the planned polls leave
 
 Each account makes up to 50 in 10 s; all of an application up to 2000 an hour, of which the last 2 %
 are for token and live calls. Source: netatmo-api.md 6, design.md 7.
@@ -22,6 +22,7 @@ import itertools
 import math
 import random
 from bisect import insort
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,10 @@ HARD_PER_HOUR = 490  # the cloud's limit is 500; ten are left for its way of cou
 RESERVE = 0.02  # of the application's hour
 BURST_LEAST, BURST_MOST = 20, 200  # nobody reports that few accounts are held to 2 × users
 PAUSE_FIRST_S, PAUSE_MOST_S, RETRY_AFTER_MOST_S = 60.0, 3600.0, 86_400.0
+KEPT_FREE = (
+    2  # calls of an hour's target that background work never takes: room for a trailing read
+)
+CATCH_UP = 30 * SECOND  # a late alarm costs no background call, if it is that little late
 LOWERED = 0.75  # of the target, for an hour after a refusal; never below what is planned
 APP = ""  # the application's place among the accounts
 
@@ -69,6 +74,7 @@ class Usage:
     hour, ten_seconds  calls counted in the last hour and the last 10 s
     target             calls an hour it goes up to; lower than set for an hour after a refusal
     planned, granted   calls an hour of all fixed cadences, and what they leave for history
+    held               live calls that a full window held back since this process started
     paused_for         seconds until it, or its application, may call again; 0 when it may
     app_hour           calls of all accounts in the last hour, `app_target` what they go up to
     error              why the file is not kept, so that this process counts alone; "" when it is
@@ -79,6 +85,7 @@ class Usage:
     target: float
     planned: float
     granted: float
+    held: int
     paused_for: float
     app_hour: int
     app_target: float
@@ -91,6 +98,7 @@ class _Ticket:
     number: int
     account: str = field(compare=False)
     granted: asyncio.Future[None] = field(compare=False)
+    held: bool = field(default=False, compare=False)
 
 
 class Budget:
@@ -120,6 +128,7 @@ class Budget:
         self._purse = Purse(folder, client_id, clock)
         self._numbers = itertools.count()
         self._waiting: list[_Ticket] = []
+        self._held: Counter[str] = Counter()
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_at = 0.0
 
@@ -217,6 +226,7 @@ class Budget:
             target=self._target(account, now),
             planned=self._planned(account),
             granted=granted,
+            held=self._held[account],
             paused_for=max(0, paused_until - now) / SECOND,
             app_hour=count(self._purse.calls, now - HOUR),
             app_target=self._target(APP, now),
@@ -238,6 +248,7 @@ class Budget:
                 if ticket.granted.done():
                     continue
                 opens = self._opens(ticket.account, ticket.priority, now)
+                self._note_held(ticket, now)
                 if opens <= now:
                     self._count_call(ticket, now + 1)
                     granted.append(ticket)
@@ -252,34 +263,53 @@ class Budget:
 
     def _opens(self, name: str, priority: Priority, now: int) -> float:
         """From when there is room for this call, as things stand; `now` or earlier: at once."""
-        entry, app, urgent = (
-            self._purse.entry(name),
-            self._purse.entry(APP),
-            priority <= Priority.LIVE,
-        )
-        app_limit = self._app_per_hour if urgent else self._target(APP, now) * (1 - RESERVE)
-        burst = min(BURST_MOST, max(BURST_LEAST, 2 * (len(self._purse.entries) - 1)))
-        opens = max(
-            room(entry.calls, self._per_10s, TEN_SECONDS),
-            room(entry.calls, HARD_PER_HOUR if urgent else self._target(name, now), HOUR),
-            room(self._purse.calls, self._app_per_10s or burst, TEN_SECONDS),
-            room(self._purse.calls, app_limit, HOUR),
-        )
+        entry, app = self._purse.entry(name), self._purse.entry(APP)
+        opens = self._windows(name, priority, now)
         if priority > Priority.TOKEN:
             pace = room(entry.calls, 1, SECOND)
             opens = max(opens, pace, entry.paused_until, app.paused_until)
         if priority >= Priority.REREAD:
             for place, last in ((name, entry.background), (APP, app.background)):
-                left = self._left(place, now)
-                opens = max(opens, last + HOUR / left if left > 0 else math.inf)
+                opens = max(opens, last + self._spacing(place, now))
         return opens
+
+    def _windows(self, name: str, priority: Priority, now: int) -> float:
+        """From when the sliding windows of the account and the application have room."""
+        entry, urgent = self._purse.entry(name), priority <= Priority.LIVE
+        hour = HARD_PER_HOUR if urgent else self._target(name, now)
+        if priority >= Priority.REREAD:
+            hour -= KEPT_FREE
+        app_hour = self._app_per_hour if urgent else self._target(APP, now) * (1 - RESERVE)
+        burst = min(BURST_MOST, max(BURST_LEAST, 2 * (len(self._purse.entries) - 1)))
+        return max(
+            room(entry.calls, self._per_10s, TEN_SECONDS),
+            room(entry.calls, hour, HOUR),
+            room(self._purse.calls, self._app_per_10s or burst, TEN_SECONDS),
+            room(self._purse.calls, app_hour, HOUR),
+        )
+
+    def _spacing(self, name: str, now: int) -> float:
+        """Between two background calls, so that they use what is granted evenly."""
+        left = self._left(name, now)
+        return HOUR / left if left > 0 else math.inf
+
+    def _note_held(self, ticket: _Ticket, now: int) -> None:
+        """Count a live call that finds the windows full, once."""
+        if ticket.priority == Priority.LIVE and not ticket.held:
+            ticket.held = self._windows(ticket.account, ticket.priority, now) > now
+            self._held[ticket.account] += ticket.held
 
     def _count_call(self, ticket: _Ticket, stamp: int) -> None:
         entry = self._purse.entry(ticket.account)
         entry.calls.append(stamp)
         self._purse.calls.append(stamp)
         if ticket.priority >= Priority.REREAD:
-            entry.background = self._purse.entry(APP).background = stamp
+            for name in (ticket.account, APP):
+                place = self._purse.entry(name)
+                # On its own grid: a call that was a little late does not delay those after it.
+                planned = place.background + self._spacing(name, stamp)
+                late = stamp - CATCH_UP
+                place.background = max(late, math.ceil(min(planned, stamp)))
 
     def _base(self, name: str) -> float:
         return self._app_per_hour if name == APP else self._per_hour

@@ -1,12 +1,12 @@
 """What we talk about: frozen values, no I/O.
 
-Records are what an answer becomes (Measurement, State, Entity, Change, Answer, DeadLetter). All
-times are aware datetimes in UTC of whole seconds, all measured quantities floats.
+Records are what an answer becomes (Measurement, Summary, State, Entity, Change, Answer,
+DeadLetter). All times are aware datetimes in UTC of whole seconds, all quantities floats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -25,6 +25,11 @@ class Priority(IntEnum):
     TRAILING = 3
     REREAD = 4
     HISTORY = 5
+
+    @property
+    def purpose(self) -> str:
+        """The word under which calls are counted: live, trailing, reread or history."""
+        return "live" if self <= Priority.EVENTS else self.name.lower()
 
 
 # --- records ---------------------------------------------------------------------------------
@@ -50,6 +55,28 @@ class Measurement:
     values: Mapping[str, float]
     source: str
     other: Sequence[tuple[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A module's day in its home's time zone.
+
+    day     local date, "2026-03-14"
+    time    UTC moment at which it begins, `until` at which the next one does (23, 24 or 25 h)
+    values  quantity name with its fold (temperature_min, rain_sum …) to float, or to a moment
+            (temperature_min_time …)
+    """
+
+    account: str
+    home_id: str
+    device_id: str
+    module_id: str
+    module_type: str
+    day: str
+    time: datetime
+    until: datetime
+    values: Mapping[str, float | datetime]
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,72 +165,28 @@ class DeadLetter:
     time: datetime
 
 
-Record = Measurement | State | Entity | Change | Answer | DeadLetter
+Record = Measurement | Summary | State | Entity | Change | Answer | DeadLetter
 
 
-# --- what is asked, and what came back ---------------------------------------------------------
+# --- what an answer establishes ---------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """One call to make.
-
-    endpoint  what to ask
-    account   whose login
-    params    upstream parameters
-    target    the entity asked, for endpoints `per` home or module
-    begin     window asked, for windowed endpoints; `end` None means up to now
-    types     upstream types asked, in order
-    """
-
-    endpoint: Endpoint
-    account: str
-    params: Mapping[str, str] = field(default_factory=dict)
-    target: Entity | None = None
-    begin: datetime | None = None
-    end: datetime | None = None
-    types: tuple[str, ...] = ()
-
-    @property
-    def entity_id(self) -> str:
-        return self.target.entity_id if self.target else ""
-
-    @property
-    def key(self) -> str:
-        """The endpoint, and the module if it is asked for one: what fails or waits together."""
-        return f"{self.endpoint.name}|{self.entity_id}" if self.target else self.endpoint.name
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One good answer: `body` of the envelope, its `time_server`, and the raw text."""
-
-    body: Json
-    time_server: datetime
-    received: datetime
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something in an answer that we did not understand.
-
-    drift  True for new fields and types (news), False for a value that had to be set aside
-    """
-
-    path: str
-    text: str
-    drift: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.text}"
+Interval = tuple[datetime, datetime]
+"""Half-open: [begin, end)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
     """What a windowed answer establishes about one entity and scale.
 
-    The window [begin, end) was answered with `rows` rows, the newest at `newest`.
+    The window [begin, end) was answered at `asked` (time of the cloud).
+
+    filled  stretches of it whose rows lie at most 6 h apart, ascending; each ends where its last
+            row does
+    rows    how many rows there are
+    newest  time of the newest one
+    whole   True when it reaches the cloud's now, False for a full page
+    walked  where the walk began whose last page so far this is: all of [walked, end) was asked
     """
 
     entity_id: str
@@ -214,98 +197,58 @@ class Fact:
     rows: int
     newest: datetime | None
     account: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What `parse` made of an answer."""
-
-    records: Sequence[Record] = ()
-    problems: Sequence[Problem] = ()
-    wants: Sequence[Poll] = ()
-    facts: Sequence[Fact] = ()
-
-
-Parse = Callable[[Reply, Poll], Parsed]
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One API method with its cadence.
-
-    name      method, e.g. "getstationsdata"; also its name in logs
-    scope     OAuth scope it needs
-    cadence   key of [poll] that sets its interval
-    per       "account", "home" or "module"
-    priority  its place in the budget
-    parse     pure: a reply and the poll that asked for it become records
-    secrets   paths whose values are removed from stored answers, "*" for each list element
-    """
-
-    name: str
-    scope: str
-    cadence: str
-    per: str
-    priority: Priority
-    parse: Parse
-    secrets: tuple[str, ...] = ()
-
-    @property
-    def path(self) -> str:
-        return f"/api/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleType:
-    """What a module type measures and what the cloud keeps of it.
-
-    history     upstream `getmeasure` types, in the order we ask
-    scale       finest scale of its history
-    """
-
-    product: str
-    history: tuple[str, ...]
-    scale: str = "max"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A product line: data and pure functions (design, section 5)."""
-
-    name: str
-    scopes: tuple[str, ...]
-    endpoints: tuple[Endpoint, ...]
-    module_types: Mapping[str, ModuleType]
+    asked: datetime
+    filled: tuple[Interval, ...] = ()
+    whole: bool = True
+    walked: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The records of one answer and the facts it establishes: one spool row, settled whole."""
+    """The records of one answer and the facts it establishes: one spool row, settled whole.
+
+    reread  True when its rows were asked for before: those that a write changes are revised ones
+    """
 
     account: str
     endpoint: str
     records: Sequence[Record]
     facts: Sequence[Fact] = ()
+    reread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """What one entity and scale have in the store (one `coverage` document).
 
-    covered  answered windows [begin, end), ascending, disjoint
-    newest   newest stored row
-    owner    account that reads its history, and when it last did
-    rev      revision of the document, 0 before it exists
+    All intervals ascend and are disjoint.
+
+    covered    answered windows, each up to the newest row that it had
+    quiet      answered windows behind the newest row: silence at the edge, provisional
+    filled     stretches with rows at most 6 h apart; the rest of `covered` is empty
+    once       (begin, end, when) of empty stretches that one answer found so
+    confirmed  empty stretches that two answers at least 24 h apart found so: final
+    newest     newest row
+    asked      up to which moment it was ever asked
+    reread     up to where each depth of late re-reads has come (ledger.DEPTHS)
+    owner      account that reads its history, and when it last did
+    rev        revision of the document, 0 before it exists
     """
 
     entity_id: str
     scale: str
     types: tuple[str, ...]
-    covered: tuple[tuple[datetime, datetime], ...]
+    covered: tuple[Interval, ...]
     newest: datetime | None
     owner: str
     owned: datetime
     rev: int = 0
+    quiet: tuple[Interval, ...] = ()
+    filled: tuple[Interval, ...] = ()
+    once: tuple[tuple[datetime, datetime, datetime], ...] = ()
+    confirmed: tuple[Interval, ...] = ()
+    asked: datetime | None = None
+    reread: tuple[datetime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,34 +10,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
-from netatmo_ingestd.account import LOGIN, AccountPolls
+from netatmo_ingestd.account import LOGIN, AccountPolls, Room
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.errors import (
-    ApiError,
-    ApiRefused,
-    LoginRequired,
-    SpoolError,
-)
 from netatmo_ingestd.ledger import Ledger
-from netatmo_ingestd.models import Endpoint, Poll, Priority
+from netatmo_ingestd.polls import Endpoint, Poll
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
-from netatmo_ingestd.sources.measure import MEASURE, history_types, rows_poll
-from netatmo_ingestd.spool import Spool
+from netatmo_ingestd.sources.measure import MEASURE, history_scale, history_types, rows_poll
 from netatmo_ingestd.waits import finish, is_set
 
 FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
 REACH = timedelta(hours=3)
+SILENT_EVERY = timedelta(days=30)  # how often a module is read of which nothing was heard since
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
-NEAR_BOUND = 0.9
-FULL_RETRY_S = 300.0  # a disk that others filled tells nobody when it has room again
 CLOCK_CHECK_S = 5.0
 CLOCK_PARTED_S = 2.0
 
@@ -51,11 +43,12 @@ def next_due(anchor: datetime, every: timedelta, now: datetime) -> datetime:
 def trailing_begin(now: datetime, newest: datetime | None, *, first: bool) -> datetime:
     """Where a trailing read begins: at the newest row we have or 3 h back, whichever is earlier.
 
-    The first one after a start, and any without a known row, reaches 3.5 days back.
+    The first one after a start, and any without a known row, reaches 3.5 days back; no one reaches
+    further, since that is one page: what lies behind is a hole, for history to fill.
     """
-    reach = FIRST_REACH if first or newest is None else REACH
-    begin = now - reach
-    return (min(newest, begin) if newest else begin).replace(microsecond=0)
+    furthest = now - FIRST_REACH
+    begin = furthest if first or newest is None else max(furthest, min(newest, now - REACH))
+    return begin.replace(microsecond=0)
 
 
 class Poller:
@@ -65,7 +58,7 @@ class Poller:
         self,
         *,
         accounts: Mapping[str, AccountPolls],
-        spool: Spool,
+        room: Room,
         ledger: Ledger,
         settings: PollSettings,
         clock: Clock,
@@ -74,9 +67,8 @@ class Poller:
     ) -> None:
         self.accounts = dict(accounts)
         self.stretch = 1.0
-        self.paused = ""
         self.progressed = time.monotonic()
-        self._spool = spool
+        self.room = room
         self._ledger = ledger
         self._settings = settings
         self._clock = clock
@@ -85,7 +77,6 @@ class Poller:
         self._order = itertools.count()
         self._grace_s = 10.0
         self._hurry = asyncio.Event()
-        self._full = (0, 0.0, "")  # bytes, time and poll when the spool took no more
         self._anchors: dict[str, datetime] = {}
         self._jobs: dict[str, tuple[AccountPolls, Endpoint | str]] = {}
         self._scheduler = AsyncIOScheduler(
@@ -124,7 +115,7 @@ class Poller:
             for account in self.accounts.values()
             for name, each in account.failing.items()
         ]
-        return [*problems, f"spool: {self.paused}"] if self.paused else problems
+        return [*problems, f"spool: {self.room.paused}"] if self.room.paused else problems
 
     async def _serve_once(self, account: AccountPolls) -> None:
         for endpoint in account.endpoints():
@@ -141,6 +132,7 @@ class Poller:
         for account in self.accounts.values():
             account.intake.forget()
             account.first_done.clear()
+            account.read_at.clear()
             for endpoint in account.endpoints():
                 self._enqueue(account, endpoint)
 
@@ -195,16 +187,30 @@ class Poller:
         entity = account.intake.modules(account.name).get(module_id)
         if entity is None:
             return None
-        types = history_types(MODULE_TYPES, entity)
+        types, scale = history_types(MODULE_TYPES, entity), history_scale(MODULE_TYPES, entity)
         now = self._clock.now()
         if not types or self._read_by_other(account, module_id, now):
             return None
+        if self._is_silent(account, module_id, now):
+            return None
         newest = account.intake.newest(module_id)
         if newest is None:
-            coverage = self._ledger.find(module_id, "max")
+            coverage = self._ledger.find(module_id, scale)
             newest = coverage.newest if coverage else None
         first = module_id not in account.first_done
-        return rows_poll(account.name, entity, types, trailing_begin(now, newest, first=first))
+        begin = trailing_begin(now, newest, first=first)
+        return rows_poll(account.name, entity, types, begin, scale=scale)
+
+    def _is_silent(self, account: AccountPolls, module_id: str, now: datetime) -> bool:
+        """True when the module was not heard since its last read, as a later description says."""
+        heard, (before, read) = (
+            account.intake.heard(module_id),
+            account.read_at.get(module_id, (None, now)),
+        )
+        if heard is None or before is None or now - read >= SILENT_EVERY:
+            return False
+        (sign, told), (known, _) = heard, before
+        return told > read and sign == known and any(sign)
 
     def _read_by_other(self, account: AccountPolls, module_id: str, now: datetime) -> bool:
         """True when another account owns this history; one that left it to us does not count.
@@ -325,71 +331,17 @@ class Poller:
             stopped.cancel()
 
     async def _serve_one(self, account: AccountPolls, poll: Poll) -> None:
-        if account.is_refused(poll, self._clock.now()) or self._has_no_room(poll):
+        heard = account.intake.heard(poll.entity_id)  # what is heard meanwhile is for the next one
+        wants = await account.ask(poll, self.interval("" if poll.target else poll.endpoint))
+        if wants is None:
             return
-        name = poll.endpoint.name
-        live = poll.endpoint.priority <= Priority.EVENTS
-        every = self.interval("" if poll.target else poll.endpoint)
-        began = self._clock.monotonic()
-        try:
-            # The client limits each attempt; waiting for the budget has no limit.
-            reply = await account.client.call(
-                name,
-                poll.params,
-                priority=poll.endpoint.priority,
-                purpose="live" if live else "trailing",
-            )
-            wants = await account.intake.take(reply, poll, every)
-        except ApiRefused as error:
-            account.refuse(poll, error, self._clock.now())
-        except ApiError as error:
-            account.failed(poll.key, str(error))
-        except LoginRequired as error:
-            account.failed(LOGIN, str(error))
-        except SpoolError as error:
-            if not error.full:
-                raise  # damaged: the next start sets it aside
-            self._pause(poll, error)
-        else:
-            self._resume(poll)
-            account.went_well(poll, self._clock.now())
-            self._follow_up(account, poll, wants)
-        took = self._clock.monotonic() - began
-        if took > every.total_seconds():
-            self._log.warning(
-                "poll.slow", account=account.name, endpoint=name, took_s=round(took, 1)
-            )
-
-    def _follow_up(self, account: AccountPolls, poll: Poll, wants: Sequence[Poll]) -> None:
+        now = self._clock.now()
         # A short read that was on its way when the store was found replaced is no first one.
-        if poll.begin is not None and self._clock.now() - poll.begin >= FIRST_REACH:
+        if poll.begin is not None and now - poll.begin >= FIRST_REACH:
             account.first_done.add(poll.entity_id)
+        if poll.target is not None:
+            account.read_at[poll.entity_id] = (heard, now)
         for want in wants:
             self._put(account, want)
         if poll.target is None:
             self._arm_modules(account)
-
-    def _has_no_room(self, poll: Poll) -> bool:
-        """Nothing is asked for that could not be kept; once full, until something has left."""
-        if poll.endpoint.priority >= Priority.REREAD and self._spool.fill >= 0.8:
-            return True
-        if self.paused:
-            if self._spool.fill > NEAR_BOUND:
-                return True  # its bound is lifted by what leaves it, and by nothing else
-            then, tried, _ = self._full
-            if self._spool.bytes >= then and self._clock.monotonic() - tried < FULL_RETRY_S:
-                return True
-        return self._spool.fill >= 1.0
-
-    def _pause(self, poll: Poll, error: SpoolError) -> None:
-        if not self.paused:
-            self._log.error("spool.full", error=str(error), paused="polling")
-        self.paused = str(error)
-        self._full = (self._spool.bytes, self._clock.monotonic(), poll.key)
-
-    def _resume(self, poll: Poll) -> None:
-        """There is room when something has left, or what found none was taken."""
-        then, _, refused = self._full
-        if self.paused and (self._spool.bytes < then or refused == poll.key):
-            self.paused = ""
-            self._log.info("spool.room", fill=round(self._spool.fill, 2))

@@ -34,17 +34,22 @@ def pack(batch: Batch) -> tuple[bytes, int]:
             "endpoint": batch.endpoint,
             "records": documents,
             "facts": [dataclasses.asdict(fact) for fact in batch.facts],
+            "reread": batch.reread,
         }
     )
     return body, len(documents)
 
 
-def unpack(body: bytes) -> tuple[list[Document], list[Fact]]:
-    """Records as documents with their `record` kind, and the facts of the batch."""
+def unpack(body: bytes) -> tuple[list[Document], list[Fact], bool]:
+    """Records as documents with their `record` kind, the facts of the batch, and its `reread`."""
     batch = bson.decode(body, _CODEC)
     documents = [bson.decode(raw, _CODEC) for raw in batch["records"]]
-    facts = [Fact(**{**fact, "types": tuple(fact["types"])}) for fact in batch["facts"]]
-    return documents, facts
+    return documents, [_fact(fact) for fact in batch["facts"]], batch["reread"]
+
+
+def _fact(told: Document) -> Fact:
+    filled = tuple((begin, end) for begin, end in told["filled"])
+    return Fact(**{**told, "types": tuple(told["types"]), "filled": filled})
 
 
 def dead_letter(reason: str, document: Any, moment: datetime) -> Document:

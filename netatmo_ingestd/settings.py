@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -166,6 +166,24 @@ class PollSettings(Section):
         return value
 
 
+class HistorySettings(Section):
+    """How far back history is fetched: "all", a date, or "never" (then only holes are filled)."""
+
+    since: Literal["all", "never"] | date = "all"
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _readable_date(cls, value: object) -> object:
+        if isinstance(value, str) and value not in ("all", "never"):
+            try:
+                return date.fromisoformat(value)
+            except ValueError:
+                raise ValueError(
+                    'is neither "all" nor "never" nor a date like "2020-01-31"'
+                ) from None
+        return value
+
+
 class BudgetSettings(Section):
     """Calls that the daemon allows itself for one account (the cloud's limits: 500 and 50)."""
 
@@ -217,6 +235,7 @@ class Settings(BaseSettings):
     netatmo: NetatmoSettings = NetatmoSettings()
     clock: ClockSettings = ClockSettings()
     poll: PollSettings = PollSettings()
+    history: HistorySettings = HistorySettings()
     budget: BudgetSettings = BudgetSettings()
     spool: SpoolSettings = SpoolSettings()
     writer: WriterSettings = WriterSettings()

@@ -68,8 +68,8 @@ class Reporter:
                 "bytes": self.spool.bytes,
                 "fill": round(self.spool.fill, 4),
                 "oldest": self.spool.oldest,
-                "polling_paused": bool(self.poller.paused),
-                "error": self.poller.paused,
+                "polling_paused": bool(self.poller.room.paused),
+                "error": self.poller.room.paused,
                 "damaged": str(self.spool.damaged) if self.spool.damaged else None,
             },
             "store": {

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import bson
 
 from netatmo_ingestd import records
-from netatmo_ingestd.models import Coverage, Fact
+from netatmo_ingestd.models import Coverage, Interval
 from netatmo_ingestd.records import Document
 
 INDEXES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "measurements": (("module_id", "scale", "time"), ("home_id", "time")),
+    "summaries": (("module_id", "day"),),
     "states": (("entity_id", "time"),),
     "homes": (),
     "modules": (("home_id",),),
@@ -31,23 +31,14 @@ INDEXES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "answers": (("time",),),
     "dead_letters": (("time",),),
 }
-BULK_BYTES = 1 << 20
-REGROW_S = 3600.0
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    OverflowError,
-    bson.errors.BSONError,
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One update; `record` is the document it came from, for a dead letter.
 
-    size  BSON bytes of filter and change together
+    size    BSON bytes of filter and change together
+    reread  its row was asked for before: what it changes is revised
     """
 
     collection: str
@@ -56,90 +47,12 @@ class Operation:
     upsert: bool
     size: int
     record: Document
+    reread: bool = False
 
 
 def operations(document: Document) -> list[Operation]:
     """The upserts of one unpacked record (records.unpack); each is idempotent."""
     return _UPSERTS[document["record"]](document)
-
-
-def unpacked(batches: Iterable[tuple[bytes, bool]]) -> tuple[list[Operation], list[Fact]]:
-    """The operations and facts of some batches, each given as its body and whether it is damaged.
-
-    What cannot be read, by damage or because another version wrote it, becomes a dead letter: as
-    an exception it would come back at each start.
-    """
-    wanted: list[Operation] = []
-    facts: list[Fact] = []
-    for body, damaged in batches:
-        try:
-            if damaged:
-                raise ValueError("damaged on the spool (checksum)")
-            documents, established = records.unpack(body)
-        except _UNREADABLE as error:
-            wanted += dead_letter(f"{type(error).__name__}: {error}", body.hex())
-            continue
-        facts += established
-        for document in documents:
-            try:
-                wanted += operations(document)
-            except _UNREADABLE as error:
-                wanted += dead_letter(f"{type(error).__name__}: {error}", document)
-    return wanted, facts
-
-
-@dataclass
-class BulkSize:
-    """How many operations a bulk holds: halved after two timeouts, doubled once an hour."""
-
-    most: int
-    regrow_s: float = REGROW_S
-    now: int = 0
-    timeouts: int = 0
-    unanswered: int = 0
-    changed: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.now = self.most
-
-    def timed_out(self, size: int) -> bool:
-        """A bulk of `size` was not answered; True when the size was halved."""
-        self.timeouts += 1
-        self.unanswered = size
-        if self.timeouts < 2 or size == 1:
-            return False
-        self.now = max(1, min(self.now, size) // 2)
-        self.timeouts = 0
-        self.changed = time.monotonic()
-        return True
-
-    def went_well(self, size: int) -> bool:
-        """A bulk of `size` was answered; True when bulks may grow again."""
-        if size >= self.unanswered:
-            # A smaller one proves nothing: each round begins with the same small ones.
-            self.timeouts = 0
-        if self.now == self.most or time.monotonic() - self.changed < self.regrow_s:
-            return False
-        self.now = min(self.most, self.now * 2)
-        self.unanswered = self.timeouts = 0
-        self.changed = time.monotonic()
-        return True
-
-    def cut(self, wanted: Sequence[Operation]) -> Iterator[list[Operation]]:
-        """`wanted` by collection, in order, in bulks of at most `now` operations and 1 MiB."""
-        by_collection: dict[str, list[Operation]] = {}
-        for each in wanted:
-            by_collection.setdefault(each.collection, []).append(each)
-        for group in by_collection.values():
-            bulk: list[Operation] = []
-            size = 0
-            for each in group:
-                if bulk and (len(bulk) >= self.now or size + each.size > BULK_BYTES):
-                    yield bulk
-                    bulk, size = [], 0
-                bulk.append(each)
-                size += each.size
-            yield bulk
 
 
 def dead_letter(reason: str, document: Any) -> list[Operation]:
@@ -177,6 +90,28 @@ def _measurement(row: Document) -> list[Operation]:
             {
                 "$set": change,
                 "$setOnInsert": {**first, "first_stored": _now()},
+            },
+        )
+    ]
+
+
+def _summary(row: Document) -> list[Operation]:
+    kept = ("account", "home_id", "device_id", "module_id", "module_type", "day", "time", "until")
+    folds = {
+        name: value if isinstance(value, datetime) else float(value)
+        for name, value in row["values"].items()
+    }
+    return [
+        _operation(
+            "summaries",
+            row,
+            {"_id": f"{row['module_id']}|1day|{row['day']}"},
+            {
+                "$set": {f"values.{name}": value for name, value in folds.items()},
+                "$setOnInsert": {
+                    **{name: row[name] for name in (*kept, "source")},
+                    "first_stored": _now(),
+                },
             },
         )
     ]
@@ -272,6 +207,7 @@ def _dead_letter(row: Document) -> list[Operation]:
 
 _UPSERTS: Mapping[str, Callable[[Document], list[Operation]]] = {
     "Measurement": _measurement,
+    "Summary": _summary,
     "State": _state,
     "Entity": _entity,
     "Change": _change,
@@ -287,8 +223,14 @@ def to_coverage(document: Document) -> Coverage | None:
             entity_id=document["entity_id"],
             scale=document["scale"],
             types=tuple(document["types"]),
-            covered=tuple((begin, end) for begin, end in document["covered"]),
-            newest=document.get("newest"),
+            covered=_intervals(document["covered"]),
+            quiet=_intervals(document["quiet"]),
+            filled=_intervals(document["filled"]),
+            once=tuple((begin, end, when) for begin, end, when in document["once"]),
+            confirmed=_intervals(document["confirmed"]),
+            newest=document["newest"],
+            asked=document["asked"],
+            reread=tuple(document["reread"]),
             owner=document["owner"]["account"],
             owned=document["owner"]["time"],
             rev=document["rev"],
@@ -303,11 +245,20 @@ def from_coverage(coverage: Coverage, rev: int) -> Document:
         "entity_id": coverage.entity_id,
         "scale": coverage.scale,
         "types": list(coverage.types),
-        "covered": [list(each) for each in coverage.covered],
+        **{
+            name: [list(each) for each in getattr(coverage, name)]
+            for name in ("covered", "quiet", "filled", "once", "confirmed")
+        },
         "newest": coverage.newest,
+        "asked": coverage.asked,
+        "reread": list(coverage.reread),
         "owner": {"account": coverage.owner, "time": coverage.owned},
         "rev": rev,
     }
+
+
+def _intervals(pairs: Iterable[Sequence[datetime]]) -> tuple[Interval, ...]:
+    return tuple((begin, end) for begin, end in pairs)
 
 
 def _doubles(values: Mapping[str, Any]) -> tuple[Document, list[Document]]:
@@ -342,6 +293,11 @@ SAMPLES: Mapping[str, Document] = {
         "record": "Measurement", "account": "_probe", "home_id": "_probe", "device_id": "_probe",
         "module_id": "_probe", "module_type": "NAMain", "scale": "max", "time": _EPOCH,
         "values": {"temperature": 20.0}, "source": "getmeasure", "other": [],
+    },
+    "summaries": {
+        "record": "Summary", "account": "_probe", "home_id": "_probe", "device_id": "_probe",
+        "module_id": "_probe", "module_type": "NAMain", "day": "1970-01-01", "time": _EPOCH,
+        "until": _EPOCH, "values": {"temperature": 20.0}, "source": "getmeasure",
     },
     "states": {
         "record": "State", "account": "_probe", "entity_id": "_probe", "kind": "module",

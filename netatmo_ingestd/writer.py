@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from netatmo_ingestd.bulks import BulkSize, unpacked
 from netatmo_ingestd.errors import ConfigError, SpoolError, StoreUnavailable
 from netatmo_ingestd.ledger import Ledger, merge
 from netatmo_ingestd.limits import Backoff
@@ -20,14 +21,14 @@ from netatmo_ingestd.models import Coverage, Fact, Outcome
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.settings import WriterSettings
 from netatmo_ingestd.spool import Spool, Spooled
-from netatmo_ingestd.upserts import BulkSize, Operation, dead_letter, unpacked
+from netatmo_ingestd.upserts import Operation, dead_letter
 from netatmo_ingestd.waits import first
 
 TAKE_BATCHES = 64
 # Some thousand records: a round ends within seconds, so a failure repeats little.
 TAKE_BYTES = 1 << 20
 TRIES_OF_ONE = 5
-INDEX_VERSION = "1"
+INDEX_VERSION = "2"
 SHARE_BARRIER_S = 0.2
 # By server code: how often an operation is sent before it is a dead letter; None: without end.
 _TRIES: dict[str, int | None] = {"112": None, "262": None, "11000": 2}
@@ -43,10 +44,14 @@ class Again(Exception):
 
 @dataclass
 class Counters:
-    """What the writer did since it started; read by status."""
+    """What the writer did since it started; read by status.
+
+    revised  rows that a late re-read changed, since the spool was made
+    """
 
     written: int = 0
     modified: int = 0
+    revised: int = 0
     rejected: int = 0
     bulks: int = 0
     failures: int = 0
@@ -172,6 +177,7 @@ class Writer:
         if self._prepared:
             return
         self._meta = self._meta or await self._spool.meta()
+        self.counters.revised = int(self._meta.get("revised", 0))
         if self._backlog is None:
             self._backlog = self._spool.batches
         noted = self._meta.get("indexes") == INDEX_VERSION
@@ -207,8 +213,13 @@ class Writer:
         ]
         await self._confirm(incarnation)
         self._ledger.absorb(merged)
+        self._meta["revised"] = str(self.counters.revised)
         await self._spool.settle([batch.id for batch in taken], self._meta)
         self._settled(len(taken), wanted, done)
+        if any(batch.damaged for batch in taken):
+            # What its facts had covered is asked for again.
+            self._ledger.forget()
+            self._backlog = self._spool.batches
 
     def _settled(self, batches: int, wanted: Sequence[Operation], done: _Round) -> None:
         self._backlog = max(0, (self._backlog or 0) - batches)
@@ -231,6 +242,9 @@ class Writer:
             raise Refused(f"the server refuses every write to {bulk[0].collection}: {first}")
         done.written += outcome.written
         done.modified += outcome.modified
+        if bulk[0].reread and bulk[0].collection == "measurements":
+            # At once: sent again after a failure, the same rows change nothing.
+            self.counters.revised += outcome.modified
         if bulk[0].collection == "dead_letters":
             done.buried += [each.record["reason"] for each in bulk]
         dead = [(bulk[place], reason) for place, reason in outcome.rejected]
@@ -355,7 +369,7 @@ def _folded(facts: Sequence[Fact]) -> Callable[[Coverage | None], Coverage]:
 
     def apply(coverage: Coverage | None) -> Coverage:
         for fact in facts:
-            coverage = merge(coverage, fact, fact.end)
+            coverage = merge(coverage, fact, fact.asked)
         if coverage is None:
             raise AssertionError("a group of facts is never empty")
         return coverage

@@ -32,7 +32,8 @@ from netatmo_ingestd.errors import (
     LoginRequired,
 )
 from netatmo_ingestd.limits import Budget
-from netatmo_ingestd.models import Priority, Reply, Token
+from netatmo_ingestd.models import Priority, Token
+from netatmo_ingestd.polls import Reply
 from netatmo_ingestd.providers import NETATMO, Provider
 from tests.clocks import HandClock
 

@@ -17,7 +17,8 @@ import pytest
 from netatmo_ingestd import records
 from netatmo_ingestd.errors import PayloadError, SpoolError
 from netatmo_ingestd.intake import Intake, Memory
-from netatmo_ingestd.models import Entity, Fact, Parsed, Poll, Reply
+from netatmo_ingestd.models import Entity, Fact
+from netatmo_ingestd.polls import Parsed, Poll, Reply
 from netatmo_ingestd.records import Document
 from netatmo_ingestd.settings import AccountSettings
 from netatmo_ingestd.sources.measure import PAGE_ROWS, rows_poll

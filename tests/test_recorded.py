@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from netatmo_ingestd import records
-from netatmo_ingestd.models import Batch, Entity, Parsed, Poll, Reply
+from netatmo_ingestd.models import Batch, Entity
+from netatmo_ingestd.polls import Parsed, Poll, Reply
 from netatmo_ingestd.sources.measure import rows_poll
 from netatmo_ingestd.sources.weather import LEFT_OUT, WEATHER
 from netatmo_ingestd.spool import Spool

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from netatmo_ingestd.models import Entity, Measurement, Parsed, Poll, Reply
+from netatmo_ingestd.models import Entity, Measurement
+from netatmo_ingestd.polls import Parsed, Poll, Reply
 from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.measure import (
     MEASURE,

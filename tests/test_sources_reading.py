@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netatmo_ingestd.models import Problem
+from netatmo_ingestd.polls import Problem
 from netatmo_ingestd.sources import reading
 from netatmo_ingestd.sources.reading import (
     blocks,

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from netatmo_ingestd.models import DeadLetter, Entity, Measurement, Parsed, Problem, Record
+from netatmo_ingestd.models import DeadLetter, Entity, Measurement, Record
+from netatmo_ingestd.polls import Parsed, Problem
 from netatmo_ingestd.sources.selection import select, wanted
 
 NOW = datetime(2025, 11, 1, tzinfo=UTC)

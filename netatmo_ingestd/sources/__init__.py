@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netatmo_ingestd.models import ModuleType, Source
+from netatmo_ingestd.polls import ModuleType, Source
 from netatmo_ingestd.sources.weather import WEATHER
 
 SOURCES: tuple[Source, ...] = (WEATHER,)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from netatmo_ingestd.models import Json, Problem
+from netatmo_ingestd.models import Json
+from netatmo_ingestd.polls import Problem
 
 _IDENT = re.compile(r"[^|\x00-\x1f\ud800-\udfff]{1,64}")
 # Bounded, so that a long text costs no quadratic search.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from netatmo_ingestd.models import Entity, Measurement, Parsed
+from netatmo_ingestd.models import Entity, Measurement
+from netatmo_ingestd.polls import Parsed
 
 
 def select(parsed: Parsed, include: Sequence[str], exclude: Sequence[str]) -> Parsed:

@@ -12,17 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from netatmo_ingestd.errors import PayloadError
-from netatmo_ingestd.models import (
-    Endpoint,
-    Entity,
-    Measurement,
-    ModuleType,
-    Parsed,
-    Poll,
-    Priority,
-    Reply,
-    Source,
-)
+from netatmo_ingestd.models import Entity, Measurement, Priority
+from netatmo_ingestd.polls import Endpoint, ModuleType, Parsed, Poll, Reply, Source
 from netatmo_ingestd.sources.quantities import UPSTREAM, is_calm
 from netatmo_ingestd.sources.reading import (
     Block,

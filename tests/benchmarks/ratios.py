@@ -21,8 +21,9 @@ from pathlib import Path
 
 from netatmo_ingestd import records
 from netatmo_ingestd.embedded import EmbeddedStore
-from netatmo_ingestd.models import Batch, Entity, Measurement, Reply
+from netatmo_ingestd.models import Batch, Entity, Measurement
 from netatmo_ingestd.mongo import Store
+from netatmo_ingestd.polls import Reply
 from netatmo_ingestd.sources.measure import parse_rows, rows_poll
 from netatmo_ingestd.spool import Spool
 from netatmo_ingestd.upserts import operations

@@ -1,0 +1,169 @@
+"""Fills history: backfill, gap repair, late re-reads; spends what the budget leaves over.
+
+One walk for each account, one call at a time; what to ask is worked out anew from the ledger before
+each call, so nothing is lost by a stop and nothing asked twice. Live polls never wait for it: it
+begins when the ledger was read from the store and the spool of the previous run is drained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from netatmo_ingestd.account import AccountPolls
+from netatmo_ingestd.clock import Clock
+from netatmo_ingestd.ledger import Ledger
+from netatmo_ingestd.limits import Backoff
+from netatmo_ingestd.models import Priority
+from netatmo_ingestd.plan import History, Step, steps
+from netatmo_ingestd.polls import Poll
+from netatmo_ingestd.settings import HistorySettings
+from netatmo_ingestd.sources import MODULE_TYPES
+from netatmo_ingestd.sources.measure import history_scale, history_types
+from netatmo_ingestd.waits import finish, first
+
+LOOK_S = 60.0  # of the daemon's clock; how often one who has nothing to do looks again
+LEAST_LOOK_S = 0.25  # real
+RETRY_S = (5.0, 900.0)
+EVERY = timedelta(hours=1)  # a call that takes longer is told
+ASIDE = timedelta(days=1)
+"""For how long a call is not repeated that changed nothing in the ledger; doubled each time, up to
+a month."""
+ASIDE_MOST = timedelta(days=30)
+
+
+class Historian:
+    """Walks the histories of all accounts.
+
+    only  ids or names of the modules to walk; empty: all
+    """
+
+    def __init__(
+        self,
+        *,
+        accounts: Mapping[str, AccountPolls],
+        ledger: Ledger,
+        settings: HistorySettings,
+        clock: Clock,
+        log: Any,
+        only: Sequence[str] = (),
+    ) -> None:
+        self._accounts = dict(accounts)
+        self._ledger = ledger
+        self._settings = settings
+        self._clock = clock
+        self._log = log
+        self._only = set(only)
+        self._served: dict[str, int] = {}
+        self._turn = 0
+        self._aside: dict[Any, tuple[datetime, timedelta]] = {}
+
+    async def run(
+        self, stop: asyncio.Event, grace_s: float = 10.0, hurry: asyncio.Event | None = None
+    ) -> None:
+        """Until `stop`; a call in flight has `grace_s` real seconds to end, none when hurried."""
+        hurry = hurry or asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            walks = [
+                group.create_task(self._walk(account, stop)) for account in self._accounts.values()
+            ]
+            await stop.wait()
+            for walk in walks:
+                await finish(walk, grace_s, hurry)
+
+    async def fill(self, stop: asyncio.Event) -> None:
+        """Until nothing is missing, or `stop`."""
+        async with asyncio.TaskGroup() as group:
+            for account in self._accounts.values():
+                group.create_task(self._walk(account, stop, endless=False))
+
+    def histories(self, account: AccountPolls) -> Iterator[History]:
+        """Each module whose history `account` reads."""
+        now = self._clock.now()
+        for entity in account.intake.modules(account.name).values():
+            types, scale = history_types(MODULE_TYPES, entity), history_scale(MODULE_TYPES, entity)
+            if not types or (self._only and not self._only & {entity.entity_id, _name(entity)}):
+                continue
+            if self._ledger.owned_by_other(entity.entity_id, scale, account.name, now):
+                continue
+            fine = self._ledger.find(entity.entity_id, scale)
+            days = self._ledger.find(entity.entity_id, "1day")
+            since = self._settings.since
+            yield History(account.name, entity, types, scale, fine, days, since)
+
+    async def _walk(
+        self, account: AccountPolls, stop: asyncio.Event, *, endless: bool = True
+    ) -> None:
+        backoff = Backoff(*RETRY_S, rng=random.Random())  # noqa: S311
+        step: Step | None = None
+        pages: list[Poll] = []
+        while not stop.is_set():
+            if not pages:
+                step = self._next(account)
+            if step is None:
+                if not endless and self._ledger.loaded and not self._to_fill(account):
+                    return
+                await self._rest(stop, LOOK_S)
+                continue
+            wants = await account.ask(pages.pop(0) if pages else step.poll, EVERY)
+            if wants is None:
+                pages.clear()  # the walk begins again
+                await self._rest(stop, backoff.next())
+                continue
+            backoff.reset()
+            self._served[step.poll.entity_id] = self._turn = self._turn + 1
+            pages += wants
+            if not pages:
+                self._answered(account, step)
+
+    def _next(self, account: AccountPolls) -> Step | None:
+        """The most urgent call of `account`; none before the ledger was read."""
+        if not self._ledger.loaded:
+            return None
+        now = self._clock.now()
+        due = [step for step in self._due(account, now) if self._may_ask(account, step, now)]
+        return min(due, key=self._urgency, default=None)
+
+    def _answered(self, account: AccountPolls, step: Step) -> None:
+        """Set a call aside that is due again at once: it would be repeated for ever."""
+        now = self._clock.now()
+        if step.name not in {each.name for each in self._due(account, now)}:
+            self._aside.pop(step.name, None)
+            return
+        _, before = self._aside.get(step.name, (now, ASIDE / 2))
+        wait = min(before * 2, ASIDE_MOST)
+        self._aside[step.name] = now + wait, wait
+
+    def _due(self, account: AccountPolls, now: datetime) -> Iterator[Step]:
+        for history in self.histories(account):
+            yield from steps(history, now)
+
+    def _to_fill(self, account: AccountPolls) -> bool:
+        """Whether anything is missing that can be asked for."""
+        now = self._clock.now()
+        return any(
+            step.poll.endpoint.priority == Priority.HISTORY
+            and not account.is_refused(step.poll, now)
+            and step.name not in self._aside
+            for step in self._due(account, now)
+        )
+
+    def _urgency(self, step: Step) -> tuple[int, int, int]:
+        """Late re-reads, then newer before older, then whoever was served longest ago."""
+        served = self._served.get(step.poll.entity_id, 0)
+        return step.poll.endpoint.priority, step.rank, served
+
+    def _may_ask(self, account: AccountPolls, step: Step, now: datetime) -> bool:
+        until, _ = self._aside.get(step.name, (now, ASIDE))
+        return until <= now and not account.is_refused(step.poll, now)
+
+    async def _rest(self, stop: asyncio.Event, seconds: float) -> None:
+        real_s = max(LEAST_LOOK_S, self._clock.real_seconds(seconds))
+        await first(stop.wait(), limit=real_s)
+
+
+def _name(entity: Any) -> str:
+    return str(entity.description.get("name", ""))

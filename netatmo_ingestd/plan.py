@@ -1,0 +1,192 @@
+"""What a module's history still needs, in which order, and how much that is. Pure.
+
+coarse   its day rows first: a few calls tell its whole life
+max      then its finest rows: about a year at a time, the newest year first, and within it full
+         pages from old to new, since the cloud shows the oldest rows of a window
+holes    are the same thing: whatever the ledger misses between two rows
+rereads  late data: see ledger.DEPTHS; and empty stretches that one answer alone found empty
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from netatmo_ingestd import ledger
+from netatmo_ingestd.intervals import subtract, total
+from netatmo_ingestd.models import Coverage, Entity, Interval, Priority
+from netatmo_ingestd.polls import Poll
+from netatmo_ingestd.sources.days import LATE, days_poll, midnights, zone_of
+from netatmo_ingestd.sources.measure import PAGE_ROWS, rows_poll
+
+YEAR = timedelta(days=365)
+FIRST_DAY = datetime(2012, 1, 1, tzinfo=UTC)
+"""Before the first station was sold; day rows are asked from here on, which costs nothing."""
+STEP = timedelta(minutes=5)
+ROW_BYTES = 600
+"""What a row takes on the disk of the store, indexes included (measured, embedded store)."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One module's history as it stands.
+
+    fine   coverage of its finest rows, `days` of its day rows; None before their first answer
+    since  "all", "never" or a date
+    types  upstream types of the finest rows
+    """
+
+    account: str
+    entity: Entity
+    types: tuple[str, ...]
+    scale: str
+    fine: Coverage | None
+    days: Coverage | None
+    since: str | date
+
+    @property
+    def days_begin(self) -> datetime | None:
+        """From when on its day rows are wanted; None while nothing tells."""
+        zone = zone_of(self.entity)
+        if self.since == "all":
+            return FIRST_DAY
+        if isinstance(self.since, date):
+            return max(FIRST_DAY, midnights(zone, self.since)[0])
+        begin = self.begin
+        return midnights(zone, begin.astimezone(zone).date())[0] if begin else None
+
+    @property
+    def begin(self) -> datetime | None:
+        """From when on its finest rows are wanted; None while nothing tells."""
+        first = self.days.filled[0][0] if self.days and self.days.filled else None
+        told = [each for each in (self.entity.setup, first) if each]
+        covered = self.fine.covered[0][0] if self.fine and self.fine.covered else None
+        if self.since == "never":
+            return covered
+        if not told:
+            return covered
+        begin = min(told)
+        if isinstance(self.since, date):
+            wanted = midnights(zone_of(self.entity), self.since)[0]
+            begin = max(begin, wanted)
+        return begin
+
+    def missing(self) -> tuple[Interval, ...]:
+        """What is missing of its finest rows."""
+        if self.fine is None or self.begin is None:
+            return ()
+        return ledger.missing(self.fine, self.begin)
+
+    def share(self) -> float:
+        """How much of its life is covered, 0 to 1; silence at the edge counts as covered."""
+        if self.fine is None or self.begin is None or self.fine.asked is None:
+            return 0.0
+        life = self.fine.asked - self.begin
+        return 1.0 - total(self.missing()) / life if life > timedelta(0) else 1.0
+
+    def requests(self) -> int:
+        """How many calls are still needed, as far as one can tell."""
+        coarse = 0 if self.days else 1
+        return coarse + sum(self._pages(each) for each in self.missing())
+
+    def rows(self) -> int:
+        """About how many rows the missing stretches have."""
+        return sum(self._rows(each) for each in self.missing())
+
+    def _pages(self, hole: Interval) -> int:
+        return -(-self._rows(hole) // PAGE_ROWS) or 1
+
+    def _rows(self, hole: Interval) -> int:
+        quiet = ledger.empty(self.days) if self.days else ()
+        return int(total(subtract((hole,), quiet)) / STEP)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call that is due; `rank` orders calls of one priority, the lowest first."""
+
+    rank: int
+    poll: Poll
+
+    @property
+    def name(self) -> tuple[str, str, datetime | None]:
+        """Two steps of one name ask the same."""
+        return self.poll.entity_id, self.poll.scale, self.poll.begin
+
+
+def steps(history: History, now: datetime) -> Iterator[Step]:
+    """The next call of each kind that is due for a module."""
+    for coverage in (history.fine, history.days):
+        if coverage is not None:
+            for begin in _again(history, coverage, now):
+                yield Step(0, _poll(history, coverage.scale, Priority.REREAD, begin))
+    if history.fine is None:
+        return  # its first trailing read comes first
+    if first := history.days_begin:
+        days = history.days
+        unknown = ledger.missing(days, first) if days else ((first, now),)
+        if unknown:
+            # First: they tell where the finest rows begin, and where none are.
+            yield Step(-1, _poll(history, "1day", Priority.HISTORY, unknown[-1][0]))
+    holes = history.missing()
+    if holes:
+        begin = stretch_begin(holes[-1], ledger.empty(history.days) if history.days else ())
+        years = (now - holes[-1][1]) // YEAR
+        yield Step(years, _poll(history, history.scale, Priority.HISTORY, begin))
+
+
+def next_reread(history: History) -> datetime | None:
+    """When the earliest late re-read of a module is due."""
+    due = [
+        when
+        for coverage in (history.fine, history.days)
+        if coverage is not None
+        for when, _ in _rereads(history, coverage)
+    ]
+    return min(due, default=None)
+
+
+def stretch_begin(hole: Interval, silent: Sequence[Interval]) -> datetime:
+    """Where the newest stretch of `hole` begins: about a year before its end.
+
+    silent  stretches without a single day row; one call jumps over all of one
+    """
+    begin, end = hole
+    if end - begin <= 1.5 * YEAR:
+        return begin
+    first = end - YEAR
+    for quiet_begin, quiet_end in silent:
+        if quiet_begin <= first < quiet_end:
+            return max(begin, quiet_begin)
+    return first
+
+
+def _again(history: History, coverage: Coverage, now: datetime) -> Iterator[datetime]:
+    """From where rows have to be asked for again by now."""
+    due = [begin for when, begin in _rereads(history, coverage) if when <= now]
+    if due:
+        yield min(due)
+    yield from (begin for begin, _ in ledger.doubtful(coverage, now)[-1:])
+
+
+def _rereads(history: History, coverage: Coverage) -> Iterator[tuple[datetime, datetime]]:
+    """(when it is due, from where on) of each depth, while there are rows in that depth."""
+    newest = [each.newest for each in (history.fine, coverage) if each and each.newest]
+    if not coverage.covered or not newest:
+        return
+    for done, (every, depth) in zip(coverage.reread, ledger.depths(coverage.scale), strict=False):
+        if max(newest) > done - depth:
+            due, begin = done + every, done - depth
+            if coverage.scale == "1day":
+                zone = zone_of(history.entity)
+                due = midnights(zone, (done - LATE).astimezone(zone).date())[1] + LATE
+                begin = midnights(zone, begin.astimezone(zone).date())[0]
+            yield due, max(begin, coverage.covered[0][0])
+
+
+def _poll(history: History, scale: str, priority: Priority, begin: datetime) -> Poll:
+    account, entity, types = history.account, history.entity, history.types
+    if scale == "1day":
+        return days_poll(account, entity, types, begin, priority=priority, walked=begin)
+    return rows_poll(account, entity, types, begin, scale=scale, priority=priority, walked=begin)

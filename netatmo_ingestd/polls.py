@@ -1,0 +1,132 @@
+"""What is asked, and what came back: frozen values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from netatmo_ingestd.models import Entity, Fact, Json, Priority, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One call to make.
+
+    endpoint  what to ask
+    account   whose login
+    params    upstream parameters
+    target    the entity asked, for endpoints `per` home or module
+    begin     window asked, for windowed endpoints: from there up to now
+    types     upstream types asked, in order
+    scale     of the rows asked
+    walked    where the walk began whose next page this is; None: at `begin`
+    """
+
+    endpoint: Endpoint
+    account: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    target: Entity | None = None
+    begin: datetime | None = None
+    types: tuple[str, ...] = ()
+    scale: str = "max"
+    walked: datetime | None = None
+
+    @property
+    def entity_id(self) -> str:
+        return self.target.entity_id if self.target else ""
+
+    @property
+    def key(self) -> str:
+        """The endpoint, and the module if it is asked for one: what fails or waits together."""
+        name, priority = self.endpoint.name, self.endpoint.priority
+        if priority >= Priority.REREAD:
+            name = f"{name} {priority.purpose} {self.scale}"
+        return f"{name}|{self.entity_id}" if self.target else name
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One good answer: `body` of the envelope, its `time_server`, and the raw text."""
+
+    body: Json
+    time_server: datetime
+    received: datetime
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in an answer that we did not understand.
+
+    drift  True for new fields and types (news), False for a value that had to be set aside
+    """
+
+    path: str
+    text: str
+    drift: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What `parse` made of an answer."""
+
+    records: Sequence[Record] = ()
+    problems: Sequence[Problem] = ()
+    wants: Sequence[Poll] = ()
+    facts: Sequence[Fact] = ()
+
+
+Parse = Callable[[Reply, Poll], Parsed]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One API method with its cadence.
+
+    name      method, e.g. "getstationsdata"; also its name in logs
+    scope     OAuth scope it needs
+    cadence   key of [poll] that sets its interval
+    per       "account", "home" or "module"
+    priority  its place in the budget
+    parse     pure: a reply and the poll that asked for it become records
+    secrets   paths whose values are removed from stored answers, "*" for each list element
+    """
+
+    name: str
+    scope: str
+    cadence: str
+    per: str
+    priority: Priority
+    parse: Parse
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        return f"/api/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleType:
+    """What a module type measures and what the cloud keeps of it.
+
+    history     upstream `getmeasure` types, in the order we ask
+    scale       finest scale of its history
+    """
+
+    product: str
+    history: tuple[str, ...]
+    scale: str = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A product line: data and pure functions (design, section 5)."""
+
+    name: str
+    scopes: tuple[str, ...]
+    endpoints: tuple[Endpoint, ...]
+    module_types: Mapping[str, ModuleType]
