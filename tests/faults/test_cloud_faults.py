@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -22,24 +21,23 @@ class Watch:
     """The cloud's counts, looked at again and again: when calls were made, when refused.
 
     calls     (simulated time of the look that saw them first, how many)
-    refusals  the same of answers 429 and 403 with code 26
+    refusals  answers 429 and 403 with code 26: (when the look before began, the first that saw it);
+              it happened between the two. The call behind it is never seen after it.
     """
 
     def __init__(self, house: House) -> None:
         self.house = house
         self.calls: list[tuple[float, int]] = []
-        self.refusals: list[tuple[float, int]] = []
-        self.looks: list[float] = []
-        self._seen = self._read()[1:]
+        self.refusals: list[tuple[float, float]] = []
+        self._began, _, *self._seen = self._read()
 
     def look(self) -> None:
-        now, calls, refusals = self._read()
-        self.looks.append(now)
+        began, now, calls, refusals = self._read()
         if calls > self._seen[0]:
             self.calls.append((now, calls - self._seen[0]))
         if refusals > self._seen[1]:
-            self.refusals.append((now, refusals - self._seen[1]))
-        self._seen = (calls, refusals)
+            self.refusals.append((self._began, now))
+        self._began, self._seen = began, [calls, refusals]
 
     def until(self, condition: Any, within: float, what: str) -> None:
         def looked() -> bool:
@@ -52,11 +50,13 @@ class Watch:
         """Calls seen after `begin` and before `end`."""
         return sum(count for at, count in self.calls if begin < at < end)
 
-    def _read(self) -> tuple[float, int, int]:
+    def _read(self) -> tuple[float, float, int, int]:
+        # Refusals first: whatever they hold by now, the calls that are read next hold as well.
+        began, refusals = self.house.now, self.house.cloud.hits("throttle")
         stats = self.house.cloud.stats()
         counts = stats["by_endpoint"]
         calls = sum(counts.values()) - counts.get("token", 0)
-        return stats["now"], calls, self.house.cloud.hits("throttle")
+        return began, stats["now"], calls, refusals
 
 
 @pytest.mark.parametrize("status", [429, 403])
@@ -70,16 +70,17 @@ def test_throttled_without_a_time(tmp_path: Path, status: int) -> None:
         for number in range(1, 4):
             watch.until(lambda: len(watch.refusals) >= number, 20, "a refusal")  # noqa: B023
         house.cloud.disarm()
-        watch.until(lambda: watch.calls[-1][0] > watch.refusals[-1][0], 20, "a call")
+        watch.until(lambda: watch.calls[-1][0] > watch.refusals[-1][1], 20, "a call")
 
         told = [event["for_s"] for event in house.events("budget.paused") if "for_s" in event]
-        moments = [*(at for at, _ in watch.refusals), watch.calls[-1][0]]
-        quiet = [after - at for at, after in itertools.pairwise(moments)]
+        earliest = [after for after, _ in watch.refusals]
+        moments = [*(seen for _, seen in watch.refusals[1:]), watch.calls[-1][0]]
+        quiet = [seen - after for after, seen in zip(earliest, moments, strict=True)]
         tell(f"paused for {told}; quiet for {[round(each, 1) for each in quiet]}")
         assert told == pytest.approx([60, 120, 240], abs=1)
-        for at, pause, seen in zip(moments, told, quiet, strict=False):
-            assert seen >= pause - 3
-            assert watch.between(at, at + pause - 3) == 0
+        for (after, seen), pause, lasted in zip(watch.refusals, told, quiet, strict=True):
+            assert lasted >= pause - 3
+            assert watch.between(seen, after + pause - 3) == 0
         invariant(house)
 
 
@@ -92,16 +93,16 @@ def test_throttled_with_a_time_and_restarted(tmp_path: Path) -> None:
         house.cloud.arm("throttle", count=1, retry_after=1200)
         watch.until(lambda: house.events("budget.paused"), 20, "the refusal is told")
         watch.look()
-        began = house.now
+        refused, seen = watch.refusals[0]
         for _ in range(2):
             house.kill()
             house.start()
-        assert house.now < began + 1100, "this machine is too slow for the test"
-        watch.until(lambda: watch.calls and watch.calls[-1][0] > began, 40, "a call")
+        assert house.now < refused + 1100, "this machine is too slow for the test"
+        watch.until(lambda: watch.calls[-1][0] > seen, 40, "a call")
 
         resumed = watch.calls[-1][0]
-        tell(f"quiet for {resumed - began:.0f} s")
-        assert resumed - began >= 1200 - 30
+        tell(f"quiet for {resumed - refused:.0f} s")
+        assert resumed - refused >= 1200 - 3
         until(lambda: not house.cloud.stats()["running"], within=20, what="calls end")
         invariant(house)
 
