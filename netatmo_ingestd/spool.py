@@ -251,9 +251,8 @@ class Spool:
         try:
             self._transact(work)
         except SpoolError as error:
-            if not error.full or not self._ballast.exists():
+            if not error.full or not self._give_up_ballast():
                 raise
-            self._ballast.unlink()
             self._transact(work)
         if ids:
             self._count()
@@ -297,19 +296,26 @@ class Spool:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
 
+    def _give_up_ballast(self) -> bool:
+        """Whether that made room; from a read-only disk it cannot be removed."""
+        with contextlib.suppress(OSError):
+            self._ballast.unlink()
+            return True
+        return False
+
     def _restore_ballast(self) -> None:
         """Bytes that are really written: a sparse file would hold no room."""
-        if self._ballast.exists() and self._ballast.stat().st_size == BALLAST_BYTES:
-            return
         try:
+            if self._ballast.exists() and self._ballast.stat().st_size == BALLAST_BYTES:
+                return
             with self._ballast.open("wb") as file:
                 for _ in range(BALLAST_BYTES >> 20):
                     file.write(os.urandom(1 << 20))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
-            # Still no room; tried again at the next settle.
-            self._ballast.unlink(missing_ok=True)
+            # Still no room, or read-only; tried again at the next settle.
+            self._give_up_ballast()
 
     def _unusable(self, error: Exception) -> IngestError:
         if isinstance(error, sqlite3.Error) and "locked" in str(error):

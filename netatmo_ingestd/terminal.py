@@ -28,9 +28,16 @@ def show_status(report: Mapping[str, Any], out: Console) -> None:
     if report["running"]:
         out.print(f"daemon {report['version']} runs (pid {report['pid']}, {report['time']})")
     else:
+        # A daemon that was told to end says so in its last report; else its disk may be read-only.
+        what, command = (
+            ("is not running", "run")
+            if report.get("ended")
+            else ("is not running, or cannot write its report", "doctor")
+        )
         out.print(
-            f"[red]daemon is not running[/] (last report {_ago(report['age_s'])} ago). "
-            "Run: netatmo-ingestd run"
+            f"[red]daemon {what}[/] (last report {_ago(report['age_s'])} ago). "
+            f"Run: netatmo-ingestd {command}",
+            soft_wrap=True,
         )
     table = Table(box=None, pad_edge=False)
     for title in ("account", "login", "requests last hour", "of", "paused"):

@@ -562,3 +562,24 @@ async def test_disk_that_turns_read_only_is_waited_for(spool: Spool) -> None:
 
     assert caught.value.full
     assert await names(spool) == ["a", "c"]
+
+
+async def test_ballast_that_cannot_be_removed(tmp_path: Path) -> None:
+    """On a read-only disk settling is refused as full, whatever the ballast; later all goes on."""
+    spool = Spool(tmp_path, MIB)
+    # A folder in its place is neither removed nor written, as nothing is on a read-only disk.
+    (tmp_path / "spool.ballast").mkdir()
+    await spool.open()
+    await spool.append(batch("a"), {})
+    await spool._run(lambda: spool._connection().execute("PRAGMA query_only=1"))
+
+    with pytest.raises(SpoolError, match="readonly") as caught:
+        await spool.settle([1], {"rev": "1"})
+    kept = (spool.batches, await names(spool), await spool.meta())
+    await spool._run(lambda: spool._connection().execute("PRAGMA query_only=0"))
+    await spool.settle([1], {"rev": "1"})
+
+    assert caught.value.full
+    assert kept == (1, ["a"], {})
+    assert (spool.batches, await names(spool), await spool.meta()) == (0, [], {"rev": "1"})
+    await spool.close()

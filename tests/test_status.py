@@ -356,11 +356,18 @@ def test_names_of_modules_cannot_draw(name: str) -> None:
     assert "\x1b" not in text
 
 
-def test_a_dead_daemon_is_said_first() -> None:
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        (True, "is not running (last report 2 h ago). Run: netatmo-ingestd run"),
+        (False, "is not running, or cannot write its report (last report 2 h ago). Run: netatmo-"),
+    ],
+)
+def test_a_dead_daemon_is_said_first(ended: bool, told: str) -> None:
     """When no daemon runs, the first line says so and names the command; all is not well."""
-    text = shown({**healthy(), "running": False, "age_s": 7200.0})
+    text = shown({**healthy(), "running": False, "ended": ended, "age_s": 7200.0})
 
-    assert text.startswith("daemon is not running (last report 2 h ago). Run: netatmo-ingestd run")
+    assert text.startswith(f"daemon {told}")
     assert "all is well" not in text
 
 

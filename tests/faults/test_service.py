@@ -260,7 +260,6 @@ def test_a_full_state_disk(tmp_path: Path) -> None:
     assert waited > 0 == left
 
 
-@pytest.mark.xfail(strict=True, reason="Spool._settle: the ballast cannot be removed from it")
 def test_a_state_disk_that_turns_read_only(tmp_path: Path) -> None:
     """When its disk turns read-only the daemon pauses and lives on; mended, nothing is missing."""
     with _disk(tmp_path) as mend, opened(tmp_path, speed=200, days=1, poll=OFTEN) as house:
