@@ -22,7 +22,7 @@ NOW = 1_760_000_000  # 2025-10-09 08:53:20 UTC
 PARIS = ZoneInfo("Europe/Paris")
 
 
-def a_world(**options: int) -> World:
+def a_world(**options: Any) -> World:
     return World(7, **{"stations": 2, "origin": NOW, "days": 60, **options})
 
 

@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--stations", type=int, default=plain.stations, help="in total, 7 modules each")
     add("--host", default=plain.host, help="a loopback address")
     add("--days", type=int, default=plain.days, help="days of history before the start")
+    add("--timezones", type=_names, default=plain.timezones, help="IANA names, A,B,C: in turn")
     add("--origin", type=float, help="epoch at which both clocks agree (default: now)")
     add("--accounts", type=int, default=plain.accounts, help="users who share the stations")
     add("--apps", type=int, default=plain.apps, help="client ids, dealt to the accounts in turn")
@@ -37,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--password-grant", action="store_true", help="accept grant_type=password")
     add("--app-burst", action="store_true", help="hold the app to 2 calls per user in 10 s")
     return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 if __name__ == "__main__":

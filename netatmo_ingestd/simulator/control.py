@@ -113,6 +113,7 @@ class Desk:
             {
                 "seed": cloud.world.seed,
                 "setup": cloud.world.setup,
+                "timezones": list(cloud.world.timezones),
                 "origin": cloud.clock.origin,
                 "speed": cloud.clock.speed,
                 "now": cloud.clock.time(),

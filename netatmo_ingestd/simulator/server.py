@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import errno
 import ipaddress
 import json
@@ -14,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import available_timezones
 
 import uvicorn
 
@@ -35,11 +37,12 @@ MOST_STATIONS = 4096
 class Plan:
     """What to simulate.
 
-    port      0 lets the system choose
-    stations  in total; they are dealt to the accounts in turn
-    days      length of the history before `origin`
-    origin    real epoch at which both clocks agree; None is now. Give the same one after a restart
-    shared    each account is also invited to the first station of the next
+    port       0 lets the system choose
+    stations   in total; they are dealt to the accounts in turn
+    days       length of the history before `origin`
+    timezones  IANA names for the stations in turn; none: those of their places
+    origin     real epoch at which both clocks agree; None is now. Give the same one after a restart
+    shared     each account is also invited to the first station of the next
     """
 
     port: int = 0
@@ -48,6 +51,7 @@ class Plan:
     stations: int = 1
     host: str = "127.0.0.1"
     days: int = 365
+    timezones: tuple[str, ...] = ()
     origin: float | None = None
     accounts: int = 1
     apps: int = 1
@@ -75,7 +79,7 @@ def build(plan: Plan, clock: Clock | None = None) -> Cloud:
     """
     _checked(plan)
     origin = time.time() if plan.origin is None else plan.origin
-    world = World(plan.seed, plan.stations, origin=origin, days=plan.days)
+    world = World(plan.seed, plan.stations, origin=origin, days=plan.days, timezones=plan.timezones)
     apps = [_app(plan.seed, number) for number in range(plan.apps)]
     accounts = _accounts(plan, tuple(world.stations))
     try:
@@ -190,6 +194,13 @@ def _checked(plan: Plan) -> None:
         raise ConfigError(f"simulator: stations {plan.stations} is not in 1…{MOST_STATIONS}")
     if plan.accounts < 1 or plan.apps < 1 or plan.days < 0:
         raise ConfigError("simulator: it needs an account, an app, and days of 0 or more")
+    unknown = sorted(set(plan.timezones) - available_timezones()) if plan.timezones else []
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], available_timezones(), 1)
+        raise ConfigError(
+            f"simulator: timezone {unknown[0]!r} is unknown. Take an IANA name such as "
+            f"{near[0] if near else 'Europe/Paris'}"
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from zoneinfo import ZoneInfo
@@ -110,12 +110,22 @@ class Station:
 class World:
     """All stations of a seed.
 
-    origin  epoch at which simulated time begins
-    days    how much history exists before `origin`
+    origin     epoch at which simulated time begins
+    days       how much history exists before `origin`
+    timezones  IANA names: station k lives by the k-th of them in turn; none: by those of its place
     """
 
-    def __init__(self, seed: int, stations: int = 1, *, origin: float = 0, days: int = 365) -> None:
+    def __init__(
+        self,
+        seed: int,
+        stations: int = 1,
+        *,
+        origin: float = 0,
+        days: int = 365,
+        timezones: Sequence[str] = (),
+    ) -> None:
         self.seed = seed
+        self.timezones = tuple(timezones)
         self.origin = int(origin)
         self.setup = self.origin - days * DAY
         self.stations = {s.id: s for s in (self._station(i) for i in range(stations))}
@@ -144,9 +154,16 @@ class World:
             modules=tuple(every[1:]),
             home_id=f"{hashed(self.seed, ids[0], 'home'):016x}{index:08x}",
             home_name=house if index < len(_HOUSES) else f"{house} {index // len(_HOUSES) + 1}",
-            place=_PLACES[index % len(_PLACES)],
+            place=self._place(index),
             parity=hashed(self.seed, ids[0], "parity") % 2,
         )
+
+    def _place(self, index: int) -> Place:
+        """Another time zone moves the local midnights; the weather stays."""
+        place = _PLACES[index % len(_PLACES)]
+        if not self.timezones:
+            return place
+        return replace(place, timezone=self.timezones[index % len(self.timezones)])
 
     def _module(self, station: str, name: str, kind: str, slot: int, phase: int) -> Module:
         ahead = 0 if slot == 0 else 8 + hashed(self.seed, name, "ahead") % 50
