@@ -15,54 +15,10 @@ import pytest
 from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.simulator.faults import KINDS, REQUEST, WORLD
 from netatmo_ingestd.simulator.server import Plan, build
-from tests.clocks import START, HandClock
+from tests.clocks import START
+from tests.labs import Lab, error
 
 BACK = "http://localhost:8475/callback"
-
-
-class Lab:
-    """A cloud, its clock, and a client that may be logged in."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.clock = HandClock(START)
-        self.cloud = build(plan, self.clock)
-        self.world = self.cloud.world
-        transport = httpx.ASGITransport(app=self.cloud.app)
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://simulator")
-        self.accounts = list(self.cloud.authority.accounts.values())
-        self.apps = list(self.cloud.authority.apps.values())
-        self.station = next(iter(self.world.stations.values()))
-        self.access = ""
-
-    def refresh_token(self, number: int = 0) -> str:
-        return self.cloud.ready_made[self.accounts[number].user]
-
-    async def token(self, grant: str = "refresh_token", number: int = 0, **form: Any) -> Any:
-        """POST /oauth2/token with the credentials of an app."""
-        app = self.apps[number % len(self.apps)]
-        plain = {"grant_type": grant, "client_id": app.client_id}
-        plain["client_secret"] = app.client_secret
-        return await self.http.post("/oauth2/token", data={**plain, **form})
-
-    async def login(self, number: int = 0) -> str:
-        """Log in as an account; data calls then use its access token."""
-        answer = await self.token(number=number, refresh_token=self.refresh_token(number))
-        self.access = answer.json()["access_token"]
-        return self.access
-
-    async def get(self, name: str, **params: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.access}", "X-Ingest-Purpose": "live"}
-        return await self.http.get(f"/api/{name}", params=params, headers=headers)
-
-    async def arm(self, kind: str, **spec: Any) -> None:
-        answer = await self.http.post("/simulator/faults", json={"kind": kind, **spec})
-        assert answer.status_code == 200, answer.text
-
-    async def stats(self) -> Any:
-        return (await self.http.get("/simulator/stats")).json()
-
-    async def devices(self, **params: Any) -> Any:
-        return (await self.get("getstationsdata", **params)).json()["body"]["devices"]
 
 
 @pytest.fixture
@@ -79,10 +35,6 @@ async def town() -> AsyncIterator[Lab]:
     lab = Lab(plan)
     async with lab.http:
         yield lab
-
-
-def error(answer: httpx.Response) -> tuple[int, int]:
-    return answer.status_code, answer.json()["error"]["code"]
 
 
 # --- tokens ------------------------------------------------------------------------------------
@@ -592,6 +544,7 @@ async def test_world_faults_change_an_answer_and_go_away(lab: Lab, kind: str) ->
     await lab.login()
     spec: dict[str, Any] = {"hours": 24, "begin": 0} if kind == "late" else {}
     spec |= {"where": "both"} if kind == "future" else {}
+    spec |= {"begin": START - 7_200} if kind == "offline" else {}
     before = (await lab.get("getstationsdata", get_favorites="true")).json()["body"]
 
     await lab.arm(kind, **spec)

@@ -98,11 +98,11 @@ class Desk:
     async def expected(self, request: Request) -> Response:
         """Rows of a module visible now, faults included; `begin` and `end` are inclusive."""
         cloud, query = self._cloud, request.query_params
-        module = cloud.world.by_id.get(query.get("module", ""))
-        if module is None:
-            raise ValueError(f"module: {query.get('module')!r} is not of this world")
         now = cloud.clock.time()
         view = View(cloud.world, now, cloud.faults.peek(now))
+        module = view.find(query.get("module", ""))
+        if module is None:
+            raise ValueError(f"module: {query.get('module')!r} is not of this world")
         begin, end = int(query.get("begin", module.setup)), int(query.get("end", int(now)))
         rows = view.samples(module, begin, end)
         return JSONResponse({"module": module.id, "now": now, "count": len(rows), "rows": rows})

@@ -15,6 +15,7 @@ from netatmo_ingestd.simulator.world import DAY, STEP, Module, Place, Stamped, S
 STATION_SILENT_S = 4 * 3600
 MODULE_SILENT_S = 3600 + 900
 _TREND_S = 3 * 3600
+_NEVER, _NEVER_MV = 255, 65535  # firmware, radio and battery of a module that was never heard
 
 DATA_TYPES: Mapping[str, tuple[str, ...]] = {
     "NAMain": ("Temperature", "CO2", "Humidity", "Noise", "Pressure"),
@@ -54,7 +55,7 @@ def device(view: View, station: Station) -> Json:
         "home_id": station.home_id,
         "home_name": station.home_name,
         **({} if board is None else {"dashboard_data": board}),
-        "modules": [_module(view, station, module) for module in station.modules],
+        "modules": [_module(view, station, module) for module in view.members(station)],
     }
 
 
@@ -138,7 +139,7 @@ def _module(view: View, station: Station, module: Module) -> Json:
     board = dashboard(view, station, module)
     newest = view.newest(module)
     seen = newest[0] if newest else 0
-    millivolt = _battery(view, module)
+    millivolt = _battery(view, module) if newest else _NEVER_MV
     return {
         "_id": module.id,
         "type": module.type,
@@ -147,10 +148,10 @@ def _module(view: View, station: Station, module: Module) -> Json:
         "data_type": list(DATA_TYPES[module.type]),
         "battery_percent": battery_percent(module.type, millivolt),
         "reachable": board is not None,
-        "firmware": _FIRMWARE[module.type],
-        "last_message": max(seen, view.uploaded(module) - 4) if board else seen + 6,
+        "firmware": _FIRMWARE[module.type] if newest else _NEVER,
+        "last_message": max(seen, view.uploaded(module) - 4) if newest else 0,
         "last_seen": seen,
-        "rf_status": 58 + _slow(view, module, 30),
+        "rf_status": 58 + _slow(view, module, 30) if newest else _NEVER,
         "battery_vp": millivolt,
         **({} if board is None else {"dashboard_data": board}),
     }

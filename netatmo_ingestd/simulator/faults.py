@@ -74,7 +74,9 @@ KINDS: Mapping[str, Kind] = {
     # the world: silence and time
     "unreachable": _world(),
     "late": _world(hours=6.0, begin=None, end=None),
-    "revised": _world(type="Temperature", delta=0.5, begin=None, end=None),
+    "gap": _world(begin=None, end=None),
+    "offline": _world(begin=None, end=None, buffered=True, newest_first_s=0),
+    "revised": _world(type="Temperature", delta=0.5, begin=None, end=None, after_s=0),
     "future": _world(ahead_s=YEARS_10, where="measure"),
     # the world: descriptions
     "no_name": _world(),
@@ -89,6 +91,7 @@ KINDS: Mapping[str, Kind] = {
     "favourite": _world(),
     "read_only": _world(),
     "vanished": _world(),
+    "replaced": _world(at=None),
     # at once
     "expire_access": Kind(ACTION, {}),
     "revoke": Kind(ACTION, {}),

@@ -61,7 +61,8 @@ def stations(call: Call) -> Json:
 def measures(call: Call) -> Json:
     """`getmeasure` (netatmo-api 3.3)."""
     query = measure.read_query(call.params)
-    module, station = _target(call, query)
+    module = _target(call, query)
+    station = call.view.world.station_of(module)
     found = measure.points(query, module, station.zone, call.view)
     found = _spoiled(found, query, module, call.view)
     call.rows = len(found)
@@ -98,14 +99,13 @@ def _home(call: Call) -> Place:
     return world.stations[owned[0]].place
 
 
-def _target(call: Call, query: Query) -> tuple[Module, Station]:
-    """The module asked, if the account may see it and it is behind that device."""
-    world = call.view.world
+def _target(call: Call, query: Query) -> Module:
+    """The module asked, if the account may see it, still has it, and it is behind that device."""
     visible = (*call.account.owns, *call.account.invited)
-    module = world.by_id.get(query.module_id)
-    if query.device_id not in visible or module is None or module.station != query.device_id:
+    module = call.view.find(query.module_id) if query.device_id in visible else None
+    if module is None or module.station != query.device_id or not call.view.present(module):
         raise CallError(404, 9, "Device not found")
-    return module, world.stations[query.device_id]
+    return module
 
 
 def _spoiled(found: list[Point], query: Query, module: Module, view: View) -> list[Point]:

@@ -141,6 +141,17 @@ class World:
     def station_of(self, module: Module) -> Station:
         return self.stations[module.station]
 
+    def successor(self, module: Module, at: float) -> Module:
+        """The module that takes the place of `module` at `at`: same type and name, another id."""
+        setup = int(at)
+        mark = hashed(self.seed, module.id, "successor", setup)
+        # Never the fourth byte of the modules that were there from the beginning.
+        tail = ((hashed(self.seed, "mac") + 1 + mark % 255) & 0xFF, mark >> 8 & 0xFF, mark >> 16)
+        name = f"{_PREFIX[module.type]}:{tail[0]:02x}:{tail[1]:02x}:{tail[2] & 0xFF:02x}"
+        phase = self.stations[module.station].main.phase
+        new = self._module(module.station, name, module.type, 1, phase)
+        return replace(new, name=module.name, setup=setup)
+
     def _station(self, index: int) -> Station:
         kinds = ("NAMain", *_KINDS)
         ids = [self._id(kind, index, slot) for slot, kind in enumerate(kinds)]
@@ -193,16 +204,24 @@ class World:
             n -= 1
         return moment
 
+    def next_upload(self, station: Station, at: float) -> int:
+        """The first upload at or after `at`: the one that carries a sample of that moment."""
+        n = int(at - station.main.phase) // (2 * STEP) - 1
+        while (moment := self.upload(station, n)) < at:
+            n += 1
+        return moment
+
     # --- what ----------------------------------------------------------------------------------
 
     def samples(
-        self, module_id: str, begin: float, end: float, visible_at: float | None = None
+        self, which: str | Module, begin: float, end: float, visible_at: float | None = None
     ) -> list[Sample]:
-        """What `module_id` measured in [begin, end], oldest first, both ends included.
+        """What a module measured in [begin, end], oldest first, both ends included.
 
+        which       its id, or the module itself: a `successor` has no other name here
         visible_at  only what had been uploaded by then; None for everything
         """
-        module = self.by_id[module_id]
+        module = self.by_id[which] if isinstance(which, str) else which
         if visible_at is not None:
             end = min(end, self.uploaded(self.station_of(module), visible_at))
         fields = module.fields
