@@ -21,6 +21,7 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.simulator import consent, control, mishaps, weather
 from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad, good
 from netatmo_ingestd.simulator.faults import Switchboard
+from netatmo_ingestd.simulator.journal import Journal
 from netatmo_ingestd.simulator.oauth import Ask, Authority, GrantError
 from netatmo_ingestd.simulator.sessions import Session
 from netatmo_ingestd.simulator.traffic import Limits, Quotas, Traffic
@@ -62,6 +63,7 @@ class Cloud:
         self.switches = switches or Switches()
         self.quotas = Quotas(limits or Limits())
         self.traffic = Traffic()
+        self.journal = Journal()
         self.faults = Switchboard(world.seed)
         self.ready_made: dict[str, str] = {}
         routes = [
@@ -79,13 +81,14 @@ class Cloud:
         begun, now = time.perf_counter(), self.clock.time()
         name = request.path_params["method"]
         params = await _params(request)
+        request.scope["simulator.params"] = params
         try:
             session = self._admit(request, now)
             fault = self.faults.spoiler(name, session.account.user, now)
             if fault and not mishaps.needs_answer(fault):
                 return mishaps.spoil(fault, Answer(200, b""))
             answer = good(
-                self._call(name, params, session, now),
+                self._call(request, params, session, now),
                 took_s=time.perf_counter() - begun,
                 now=now,
             )
@@ -107,8 +110,9 @@ class Cloud:
         return session
 
     def _call(
-        self, name: str, params: list[tuple[str, str]], session: Session, now: float
+        self, request: Request, params: list[tuple[str, str]], session: Session, now: float
     ) -> object:
+        name = request.path_params["method"]
         method = METHODS.get(name)
         if method is None:
             raise CallError(404, 31, "Method not found")
@@ -118,7 +122,8 @@ class Cloud:
         view = View(self.world, now, faults)
         call = Call(params, session.account, view, faults, self.switches.show_invited)
         body = method.answer(call)
-        self.traffic.rows += call.rows
+        self.traffic.rows += len(call.stamps)
+        request.scope["simulator.stamps"] = call.stamps
         return body
 
     # --- OAuth --------------------------------------------------------------------------------
@@ -177,7 +182,7 @@ class Cloud:
 
 
 class _Counted:
-    """Counts each request from its arrival until the last byte of its answer."""
+    """Counts each request from arrival to the last byte of its answer, and keeps the journal."""
 
     def __init__(self, app: ASGIApp, cloud: Cloud) -> None:
         self._app = app
@@ -194,13 +199,25 @@ class _Counted:
             status = message.get("status", status)
             await send(message)
 
-        traffic = self._cloud.traffic
+        traffic, now = self._cloud.traffic, self._cloud.clock.time()
         purpose = dict(scope["headers"]).get(b"x-ingest-purpose", b"").decode("latin-1")
-        traffic.enter(scope["path"].rsplit("/", 1)[-1], purpose, self._cloud.clock.time())
+        endpoint = scope["path"].rsplit("/", 1)[-1]
+        traffic.enter(endpoint, purpose, now)
         try:
             await self._app(scope, receive, watched)
         finally:
-            traffic.leave(status, scope.get("simulator.account", ""))
+            account = scope.get("simulator.account", "")
+            traffic.leave(status, account)
+            if "simulator.params" in scope:
+                self._cloud.journal.add(
+                    at=now,
+                    purpose=purpose,
+                    endpoint=endpoint,
+                    account=account,
+                    params=scope["simulator.params"],
+                    status=status,
+                    stamps=scope.get("simulator.stamps", ()),
+                )
 
 
 def _callback(ask: Ask, **params: str) -> Response:

@@ -27,6 +27,7 @@ def routes(cloud: Cloud) -> list[Route]:
     desk = Desk(cloud)
     table: dict[str, dict[str, Handler]] = {
         "stats": {"GET": desk.stats},
+        "requests": {"GET": desk.requests},
         "faults": {"GET": desk.armed, "POST": desk.arm, "DELETE": desk.disarm},
         "expected": {"GET": desk.expected},
         "world": {"GET": desk.world},
@@ -70,6 +71,12 @@ class Desk:
                 "now": cloud.clock.time(),
             }
         )
+
+    async def requests(self, request: Request) -> Response:
+        """The last data calls, from index `since` on, of one `purpose` or of all."""
+        query = request.query_params
+        found = self._cloud.journal.since(int(query.get("since", 0)), query.get("purpose"))
+        return JSONResponse(found)
 
     async def armed(self, _request: Request) -> Response:
         return JSONResponse({"armed": [fault.as_json() for fault in self._cloud.faults.armed()]})

@@ -20,7 +20,7 @@ class Call:
 
     params        arguments in the order sent, names may repeat
     show_invited  list invited stations even without get_favorites
-    rows          how many history rows the answer holds, filled in by the method
+    stamps        of the history rows in the answer, filled in by the method
     """
 
     params: Sequence[tuple[str, str]]
@@ -28,7 +28,7 @@ class Call:
     view: View
     faults: list[Fault] = field(default_factory=list)
     show_invited: bool = False
-    rows: int = 0
+    stamps: Sequence[int] = ()
 
     def flag(self, name: str) -> bool:
         return dict(self.params).get(name, "").lower() in ("true", "1")
@@ -65,7 +65,7 @@ def measures(call: Call) -> Json:
     station = call.view.world.station_of(module)
     found = measure.points(query, module, station.zone, call.view)
     found = _spoiled(found, query, module, call.view)
-    call.rows = len(found)
+    call.stamps = [at for at, _ in found]
     return measure.shape(found, query)
 
 
