@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from netatmo_ingestd.simulator.curves import Value, tenths
-from netatmo_ingestd.simulator.world import Stamped
 
 STEPS: Mapping[str, int] = {
     "max": 0,
@@ -20,7 +19,9 @@ STEPS: Mapping[str, int] = {
 }
 DAY = 86_400
 
-Fold = Callable[[Sequence[Stamped], int], Value]
+Series = Sequence[Value]
+Fold = Callable[[Sequence[int], Series], Value]
+"""Makes one value of the stamps of a bucket and of what one field measured then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,9 @@ class Column:
     index: int
     fold: Fold
 
-    def of(self, rows: Sequence[Stamped]) -> Value:
-        return self.fold(rows, self.index)
+    def of(self, stamps: Sequence[int], series: Sequence[Series]) -> Value:
+        """stamps, series: the rows of the bucket, turned into columns."""
+        return self.fold(stamps, series[self.index])
 
 
 def known(name: str) -> bool:
@@ -47,46 +49,56 @@ def column(name: str, scale: str, fields: Sequence[str]) -> Column | None:
     return Column(fields.index(field), fold)
 
 
-def _mean(rows: Sequence[Stamped], index: int) -> float:
-    return sum(row[index] for _, row in rows) / len(rows)
+def names(scale: str, fields: Sequence[str]) -> tuple[str, ...]:
+    """All type names that apply to a module with these fields at this scale, field by field."""
+    return tuple(
+        name
+        for field in fields
+        for name, (of, shortest, _) in _TYPES.items()
+        if of == field and shortest <= STEPS[scale]
+    )
 
 
-def _whole(rows: Sequence[Stamped], index: int) -> Value:
-    return round(_mean(rows, index))
+def _mean(values: Series) -> float:
+    return sum(values) / len(values)
 
 
-def _tenth(rows: Sequence[Stamped], index: int) -> Value:
-    return tenths(round(_mean(rows, index) * 10))
+def _whole(_stamps: Sequence[int], values: Series) -> Value:
+    return round(_mean(values))
 
 
-def _drops(rows: Sequence[Stamped], index: int) -> Value:
-    return round(_mean(rows, index), 3) or 0
+def _tenth(_stamps: Sequence[int], values: Series) -> Value:
+    return tenths(round(_mean(values) * 10))
 
 
-def _angle(rows: Sequence[Stamped], index: int) -> Value:
+def _drops(_stamps: Sequence[int], values: Series) -> Value:
+    return round(_mean(values), 3) or 0
+
+
+def _angle(_stamps: Sequence[int], values: Series) -> Value:
     """The plain mean of the moments with wind; -1 when it was calm throughout."""
-    angles = [row[index] for _, row in rows if row[index] >= 0]
-    return round(sum(angles) / len(angles)) if angles else -1
+    angles = [value for value in values if value >= 0]
+    return round(_mean(angles)) if angles else -1
 
 
-def _least(rows: Sequence[Stamped], index: int) -> Value:
-    return min(row[index] for _, row in rows)
+def _least(_stamps: Sequence[int], values: Series) -> Value:
+    return min(values)
 
 
-def _most(rows: Sequence[Stamped], index: int) -> Value:
-    return max(row[index] for _, row in rows)
+def _most(_stamps: Sequence[int], values: Series) -> Value:
+    return max(values)
 
 
-def _sum(rows: Sequence[Stamped], index: int) -> Value:
-    return round(sum(row[index] for _, row in rows), 3) or 0
+def _sum(_stamps: Sequence[int], values: Series) -> Value:
+    return round(sum(values), 3) or 0
 
 
-def _when_least(rows: Sequence[Stamped], index: int) -> Value:
-    return min(rows, key=lambda row: row[1][index])[0]
+def _when_least(stamps: Sequence[int], values: Series) -> Value:
+    return stamps[values.index(min(values))]
 
 
-def _when_most(rows: Sequence[Stamped], index: int) -> Value:
-    return max(rows, key=lambda row: row[1][index])[0]
+def _when_most(stamps: Sequence[int], values: Series) -> Value:
+    return stamps[values.index(max(values))]
 
 
 _PLAIN: Mapping[str, Fold] = {

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from netatmo_ingestd.simulator import measure
 from netatmo_ingestd.simulator.faults import Fault
 from netatmo_ingestd.simulator.traffic import Limits
 from netatmo_ingestd.simulator.view import View
@@ -103,7 +104,11 @@ class Desk:
         return JSONResponse({"disarmed": count})
 
     async def expected(self, request: Request) -> Response:
-        """Rows of a module visible now, faults included; `begin` and `end` are inclusive."""
+        """Rows of a module visible now, faults included; `begin` and `end` are inclusive.
+
+        With a `scale` above max: the buckets that getmeasure gives for all types of the module,
+        with real_time=true and on the grid of `begin`, however many.
+        """
         cloud, query = self._cloud, request.query_params
         now = cloud.clock.time()
         view = View(cloud.world, now, cloud.faults.peek(now))
@@ -111,7 +116,11 @@ class Desk:
         if module is None:
             raise ValueError(f"module: {query.get('module')!r} is not of this world")
         begin, end = int(query.get("begin", module.setup)), int(query.get("end", int(now)))
-        rows = view.samples(module, begin, end)
+        scale = query.get("scale", "max")
+        if scale == "max":
+            rows = view.samples(module, begin, end)
+        else:
+            rows = measure.every(view, module, scale, begin, end)
         return JSONResponse({"module": module.id, "now": now, "count": len(rows), "rows": rows})
 
     async def world(self, _request: Request) -> Response:

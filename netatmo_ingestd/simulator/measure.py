@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,9 +10,9 @@ from itertools import islice
 from zoneinfo import ZoneInfo
 
 from netatmo_ingestd.simulator.answers import CallError, Json, invalid_argument, missing_arguments
-from netatmo_ingestd.simulator.columns import DAY, STEPS, Column, column, known
+from netatmo_ingestd.simulator.columns import DAY, STEPS, Column, column, known, names
 from netatmo_ingestd.simulator.view import View
-from netatmo_ingestd.simulator.world import Module, Stamped
+from netatmo_ingestd.simulator.world import Module, Sample, Stamped
 
 LIMIT = 1024
 _GAP_S = 600  # at scale max, a longer step ends a segment
@@ -81,6 +82,30 @@ def points(query: Query, module: Module, zone: ZoneInfo, view: View) -> list[Poi
         rows = view.rows(module, begin, end, query.limit)
         return [(at, [None if i is None else row[i] for i in indices]) for at, row in rows]
     return list(islice(_buckets(query, module, zone, view, columns), query.limit))
+
+
+def every(view: View, module: Module, scale: str, begin: int, end: int) -> list[Sample]:
+    """All buckets from `begin` to `end` with all types of the module, whatever the limit.
+
+    Raises  ValueError when the scale is none
+    """
+    if scale not in STEPS:
+        raise ValueError(f"scale: {scale!r} is none of {', '.join(STEPS)}")
+    types = names(scale, module.fields)
+    query = Query(
+        device_id=module.station,
+        module_id=module.id,
+        scale=scale,
+        types=types,
+        begin=begin,
+        end=end,
+        last=False,
+        limit=sys.maxsize,
+        optimize=False,
+        real_time=True,
+    )
+    found = points(query, module, view.world.station_of(module).zone, view)
+    return [(at, dict(zip(types, values, strict=True))) for at, values in found]
 
 
 def shape(found: Sequence[Point], query: Query) -> Json:
@@ -164,7 +189,8 @@ def _point(
 
 
 def _folded(rows: Sequence[Stamped], columns: Columns) -> list[Json]:
-    return [c.of(rows) if c else None for c in columns]
+    stamps, series = [at for at, _ in rows], list(zip(*(row for _, row in rows), strict=True))
+    return [c.of(stamps, series) if c else None for c in columns]
 
 
 def _segments(found: Sequence[Point], query: Query) -> Json:
