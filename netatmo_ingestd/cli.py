@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Coroutine
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,8 @@ from rich.console import Console
 
 from netatmo_ingestd import (
     __version__,
+    backfill,
+    build,
     daemon,
     demo,
     doctor,
@@ -26,6 +29,7 @@ from netatmo_ingestd import (
     logs,
     status,
     terminal,
+    verify,
 )
 from netatmo_ingestd.config import load
 from netatmo_ingestd.errors import ConfigError, IngestError
@@ -309,6 +313,70 @@ def _status(
     raise typer.Exit(0 if healthy else 1)
 
 
+@app.command("backfill")
+def _backfill(
+    config: ConfigFile = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE", help="Not further back than this day.", show_default="as configured"
+        ),
+    ] = None,
+    module: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Only this module, by id or name; may be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch missing history: the plan first, then the progress. Exit 1 if some is left.
+
+    A running daemon does this by itself; then its progress is shown.
+
+    \b
+    Examples:
+      netatmo-ingestd backfill --dry-run              what is missing, and what it costs
+      netatmo-ingestd backfill --since 2024-01-01
+      netatmo-ingestd backfill --module Garden --json
+    """
+    options = backfill.Options(
+        since=_date("--since", since),
+        modules=tuple(module or ()),
+        dry_run=dry_run,
+        json=as_json,
+    )
+    raise typer.Exit(_run(backfill.run(_settings(config), options, out)))
+
+
+@app.command("verify")
+def _verify(
+    config: ConfigFile = None,
+    windows: Annotated[
+        int, typer.Option(min=0, max=100_000, help="How many random windows of 3.5 days.")
+    ] = 10,
+    account: Annotated[str | None, typer.Option(metavar="NAME", help="Only this account.")] = None,
+    module: Annotated[str | None, typer.Option(metavar="ID", help="Only this module.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Write what the cloud says where it differs.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Draw the same windows again.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the cloud again for random stored windows and compare. Exit 1 if something differs.
+
+    Each window is one request. Also prints the coverage of each module by year, and its holes.
+
+    \b
+    Examples:
+      netatmo-ingestd verify
+      netatmo-ingestd verify --windows 100 --repair
+    """
+    options = verify.Options(
+        windows=windows, account=account, module=module, repair=repair, json=as_json, seed=seed
+    )
+    raise typer.Exit(_run(verify.run(_settings(config), options, out)))
+
+
 @app.command("doctor")
 def _doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Try every precondition for real; each failure comes with its cure. Exit 1 if one fails.
@@ -326,10 +394,17 @@ def _doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)
 
 
+def _date(option: str, text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise ConfigError(f'{option}: "{text}" is no date; write e.g. 2024-01-31') from None
+
+
 def _store_uri(settings: Settings) -> str:
     uri = settings.store.uri.get_secret_value()
     if not uri:
-        raise ConfigError(daemon.NO_STORE)
+        raise ConfigError(build.NO_STORE)
     if not settings.store.embedded:
         return uri
     folder = settings.state_dir / "store"

@@ -1,4 +1,4 @@
-"""The composition root: build, open, run, drain, close.
+"""A run of the daemon: open, run, drain, close.
 
 Downstream starts first and stops last: on a signal no new poll begins, the poll in flight ends,
 the writer drains until empty or its deadline, what remains stays on the spool. A second signal
@@ -8,68 +8,25 @@ skips the drain. MongoDB being down, or a lost login, is no reason not to start.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
-
-import httpx
 
 from netatmo_ingestd import __version__, logs, status
-from netatmo_ingestd.account import AccountPolls, Room
-from netatmo_ingestd.client import Client, open_http
-from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.embedded import EmbeddedStore
-from netatmo_ingestd.errors import ConfigError, IngestError, SpoolError
-from netatmo_ingestd.history import Historian
-from netatmo_ingestd.intake import Intake, Memory
-from netatmo_ingestd.ledger import Ledger
-from netatmo_ingestd.limits import Backoff, Budget
-from netatmo_ingestd.login import LoginRequest
-from netatmo_ingestd.models import Priority
-from netatmo_ingestd.mongo import Store
-from netatmo_ingestd.oauth import TokenManager
-from netatmo_ingestd.poller import Poller
-from netatmo_ingestd.process import Stop, forbid_dumps, notify, state_folder
-from netatmo_ingestd.settings import NO_ACCOUNT, AccountSettings, Settings
-from netatmo_ingestd.sources import for_products
-from netatmo_ingestd.spool import Spool
-from netatmo_ingestd.status import Reporter
-from netatmo_ingestd.tokenfile import token_folder
+from netatmo_ingestd.build import Parts, opened
+from netatmo_ingestd.errors import ConfigError, SpoolError, StoreUnavailable
+from netatmo_ingestd.process import Stop, forbid_dumps, notify
+from netatmo_ingestd.settings import Settings
 from netatmo_ingestd.waits import finish, is_set
-from netatmo_ingestd.writer import Writer
 
-SANE_CLOCK = 1_704_067_200  # 2024: a board without a battery clock starts in 1970
-NO_STORE = (
-    'store.uri: missing; write "embedded" for a store that needs no server, '
-    "or mongodb://user:password@host/"
-)
-
-
-@dataclass
-class Parts:
-    """Everything built and open."""
-
-    settings: Settings
-    clock: Clock
-    spool: Spool
-    store: Store
-    embedded: EmbeddedStore | None
-    ledger: Ledger
-    writer: Writer
-    poller: Poller
-    historian: Historian
-    reporter: Reporter
+MEASURE_S = 3600.0
 
 
 async def run(settings: Settings, stop: Stop) -> None:
     """Until `stop`; raises ConfigError or Busy before anything is polled."""
     log = logs.logger()
     forbid_dumps()
-    async with build(settings) as parts:
+    async with opened(settings) as parts:
         log.info(
             "daemon.started",
             version=__version__,
@@ -84,7 +41,7 @@ async def run(settings: Settings, stop: Stop) -> None:
 
 async def run_once(settings: Settings, stop: Stop) -> list[str]:
     """Poll everything due, drain, end; what failed, in words."""
-    async with build(settings) as parts:
+    async with opened(settings) as parts:
         polling = asyncio.create_task(parts.poller.once())
         asked = asyncio.create_task(stop.asked.wait())
         await asyncio.wait({polling, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,6 +75,7 @@ async def run_tasks(parts: Parts, stop: Stop) -> None:
         historian = group.create_task(parts.historian.run(stop.asked, stop.poll_s, stop.hurry))
         group.create_task(_report(parts, rest))
         group.create_task(_summarize(parts, rest, log))
+        group.create_task(_measure(parts, rest))
         await stop.asked.wait()
         log.info("daemon.stopping", records_waiting=parts.spool.records)
         notify("STOPPING=1")
@@ -151,236 +109,15 @@ async def _progresses(parts: Parts) -> bool:
     return time.monotonic() - parts.poller.progressed < status.WATCHDOG_S
 
 
+async def _measure(parts: Parts, rest: asyncio.Event) -> None:
+    """Look once an hour how much the store takes."""
+    while not rest.is_set():
+        with suppress(StoreUnavailable, ConfigError):  # told elsewhere; or it may not be asked
+            size = await parts.store_bytes()
+            parts.reporter.growth.note(size, time.monotonic())
+        await is_set(rest, MEASURE_S)
+
+
 async def _summarize(parts: Parts, rest: asyncio.Event, log: Any) -> None:
     while not await is_set(rest, max(60.0, parts.clock.real_seconds(3600))):
         log.info("daemon.summary", **parts.reporter.summary())
-
-
-# --- building -----------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def build(settings: Settings) -> AsyncIterator[Parts]:
-    """Open everything in order; close it in reverse."""
-    log = logs.logger()
-    if not settings.accounts:
-        raise ConfigError(NO_ACCOUNT)
-    if time.time() < SANE_CLOCK:
-        # Exit 1, not 2: the supervisor starts it again until NTP has set the clock.
-        raise IngestError("clock: this machine's date is before 2024; set it, or start NTP")
-    async with AsyncExitStack() as stack:
-        stack.enter_context(state_folder(settings.state_dir))
-        spool = Spool(settings.state_dir, settings.spool.max_bytes)
-        await spool.open()
-        stack.push_async_callback(spool.close)
-        if spool.damaged:
-            log.error("spool.damaged", kept=str(spool.damaged))
-        clock = Clock(settings.clock.origin, settings.clock.speed)
-        http = await stack.enter_async_context(open_http())
-        memory, ledger = Memory(), Ledger()
-        await memory.load(spool)
-        room = Room(spool, clock, log)
-        shared = Shared(clock, http, spool, room, memory, ledger)
-        accounts, tokens = await _accounts(settings, stack, shared)
-        poller = Poller(
-            accounts=accounts,
-            room=room,
-            ledger=ledger,
-            settings=settings.poll,
-            clock=clock,
-            log=log,
-        )
-        historian = Historian(
-            accounts=accounts,
-            ledger=ledger,
-            settings=settings.history,
-            clock=clock,
-            log=log,
-        )
-        store, embedded, name = await _open_store(settings, stack)
-        writer = Writer(
-            spool=spool,
-            store=store,
-            ledger=ledger,
-            settings=settings.writer,
-            backoff=Backoff(0.2, 15.0, rng=random.Random()),  # noqa: S311
-            log=log,
-            anew=embedded is not None,
-            on_broken=embedded.report_broken if embedded else None,
-            on_replaced=poller.start_over,
-        )
-        reporter = Reporter(
-            path=settings.state_dir / "status.json",
-            poller=poller,
-            writer=writer,
-            spool=spool,
-            store=store,
-            ledger=ledger,
-            memory=memory,
-            tokens=tokens,
-            clock=clock,
-            store_name=name,
-            started=time.time(),
-        )
-        yield Parts(
-            settings, clock, spool, store, embedded, ledger, writer, poller, historian, reporter
-        )
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What all accounts of a daemon share."""
-
-    clock: Clock
-    http: httpx.AsyncClient
-    spool: Spool
-    room: Room
-    memory: Memory
-    ledger: Ledger
-
-
-async def _accounts(
-    settings: Settings, stack: AsyncExitStack, shared: Shared
-) -> tuple[dict[str, AccountPolls], dict[str, TokenManager]]:
-    log = logs.logger()
-    budgets: dict[str, Budget] = {}
-    accounts: dict[str, AccountPolls] = {}
-    managers: dict[str, TokenManager] = {}
-    for account in settings.accounts:
-        client_id = settings.app_of(account).client_id
-        budget = budgets.setdefault(client_id, open_budget(settings, client_id, shared.clock))
-        tokens, client = open_login(settings, account, shared.http, shared.clock, budget)
-        await stack.enter_async_context(tokens)
-        managers[account.name] = tokens
-        accounts[account.name] = AccountPolls(
-            name=account.name,
-            sources=for_products(account.products),
-            client=client,
-            budget=budget,
-            intake=Intake(
-                settings=account,
-                spool=shared.spool,
-                memory=shared.memory,
-                ledger=shared.ledger,
-                log=log,
-            ),
-            room=shared.room,
-            clock=shared.clock,
-            log=log,
-            login=_login_of(tokens),
-        )
-    return accounts, managers
-
-
-def open_login(
-    settings: Settings,
-    account: AccountSettings,
-    http: httpx.AsyncClient,
-    clock: Clock,
-    budget: Budget,
-) -> tuple[TokenManager, Client]:
-    """The login of `account` and its API client; close the manager. ConfigError without an app."""
-    app = settings.app_of(account)
-    secret = app.client_secret.get_secret_value()
-    logs.REDACTOR.protect(f"app:{app.client_id}", [secret])
-    tokens = TokenManager(
-        account=account.name,
-        folder=token_folder(settings.state_dir, account.name),
-        provider=settings.provider,
-        client_id=app.client_id,
-        client_secret=secret,
-        http=http,
-        clock=clock,
-        reserve=_reserve_token_call(budget, account.name),
-        log=logs.logger(),
-    )
-    client = Client(
-        account=account.name,
-        provider=settings.provider,
-        http=http,
-        tokens=tokens,
-        budget=budget,
-        clock=clock,
-    )
-    return tokens, client
-
-
-def _login_of(tokens: TokenManager) -> Callable[[], tuple[str, ...] | None]:
-    def scopes() -> tuple[str, ...] | None:
-        status = tokens.status()
-        return None if status["state"] in ("none", "dead") else tuple(status["scopes"])
-
-    return scopes
-
-
-def open_budget(settings: Settings, client_id: str, clock: Clock) -> Budget:
-    """The purse of one client id; every command of this program spends from the same one."""
-    return Budget(
-        settings.state_dir / "budget",
-        client_id,
-        per_hour=settings.budget.per_hour,
-        per_10s=settings.budget.per_10s,
-        app_per_hour=settings.provider.app_per_hour,
-        clock=clock,
-    )
-
-
-def login_request(
-    settings: Settings, account: AccountSettings, http: httpx.AsyncClient
-) -> LoginRequest:
-    """What a login of `account` needs; ConfigError when its client id is missing."""
-    app = settings.app_of(account)
-    clock = Clock(settings.clock.origin, settings.clock.speed)
-    provider = settings.provider
-    with state_folder(settings.state_dir, exclusive=False):
-        budget = open_budget(settings, app.client_id, clock)
-    return LoginRequest(
-        account=account.name,
-        folder=token_folder(settings.state_dir, account.name),
-        provider=provider,
-        client_id=app.client_id,
-        client_secret=app.client_secret.get_secret_value(),
-        scopes=tuple(scope for product in account.products for scope in provider.scopes[product]),
-        redirect_uri=settings.login.redirect_uri,
-        http=http,
-        clock=clock,
-        reserve=_reserve_token_call(budget, account.name),
-        log=logs.logger(),
-    )
-
-
-def _reserve_token_call(budget: Budget, account: str) -> Any:
-    async def reserve() -> None:
-        await budget.reserve(account, Priority.TOKEN)
-
-    return reserve
-
-
-async def _open_store(
-    settings: Settings, stack: AsyncExitStack
-) -> tuple[Store, EmbeddedStore | None, str]:
-    log = logs.logger()
-    uri = settings.store.uri.get_secret_value()
-    if not uri:
-        raise ConfigError(NO_STORE)
-    embedded: EmbeddedStore | None = None
-    name = "embedded"
-    if settings.store.embedded:
-        store_of: list[Store] = []
-
-        def on_event(event: str, fields: Any) -> None:
-            if event == "store.restarted" and embedded and store_of:
-                store_of[0].connect(embedded.uri)
-            log.warning(event, **fields)
-
-        embedded = EmbeddedStore(settings.state_dir / "store", on_event=on_event)
-        uri = await embedded.start()
-        stack.push_async_callback(embedded.stop)
-        store = Store(uri, settings.store.database)
-        store_of.append(store)
-    else:
-        name = urlsplit(uri).hostname or "mongodb"
-        store = Store(uri, settings.store.database)
-    logs.REDACTOR.protect("store", [uri, urlsplit(uri).password or ""])
-    stack.push_async_callback(store.close)
-    return store, embedded, name

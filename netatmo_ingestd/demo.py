@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from netatmo_ingestd import daemon, login, logs
+from netatmo_ingestd import build, daemon, login, logs
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.mongo import Store
@@ -87,7 +87,7 @@ async def run(options: Options, out: Console) -> int:
             cloud = await stack.enter_async_context(_simulator(options))
             settings = _settings(folder, cloud)
             async with open_http() as http:
-                request = daemon.login_request(settings, settings.accounts[0], http)
+                request = build.login_request(settings, settings.accounts[0], http)
                 await login.login_with_refresh_token(cloud["refresh_token"], request)
             return await _show(options, settings, cloud, stop, out)
 
@@ -96,7 +96,7 @@ async def _show(
     options: Options, settings: Settings, cloud: dict[str, Any], stop: Stop, out: Console
 ) -> int:
     began = time.monotonic()
-    async with daemon.build(settings) as parts:
+    async with build.opened(settings) as parts:
         uri = parts.embedded.uri if parts.embedded else ""
         out.print(
             f"A simulated Netatmo cloud runs at {cloud['url']}, {options.speed:g} times as fast as "
@@ -208,7 +208,7 @@ def _settings(folder: Path, cloud: dict[str, Any]) -> Settings:
 # --- what one sees ------------------------------------------------------------------------------
 
 
-async def _watch(parts: daemon.Parts, stop: Stop, out: Console, began: float) -> None:
+async def _watch(parts: build.Parts, stop: Stop, out: Console, began: float) -> None:
     """The newest readings as the store has them, again and again."""
     live = Live(console=out, auto_refresh=False, transient=False) if out.is_terminal else None
     if live:
@@ -242,7 +242,7 @@ async def _watch(parts: daemon.Parts, stop: Stop, out: Console, began: float) ->
             live.stop()
 
 
-def _table(parts: daemon.Parts, modules: list[dict[str, Any]]) -> Table:
+def _table(parts: build.Parts, modules: list[dict[str, Any]]) -> Table:
     counters, spool = parts.writer.counters, parts.spool
     table = Table(
         title=f"{parts.clock.now():%A %Y-%m-%d %H:%M} UTC, simulated",
@@ -280,7 +280,7 @@ def _conclude(compared: Comparison | None, result: dict[str, Any], out: Console)
 # --- the comparison -----------------------------------------------------------------------------
 
 
-async def _compare(parts: daemon.Parts, options: Options, cloud: dict[str, Any]) -> Comparison:
+async def _compare(parts: build.Parts, options: Options, cloud: dict[str, Any]) -> Comparison:
     """One last round, then each row that was visible before it must be there, once, and equal."""
     visible_at = parts.clock.time()
     await parts.poller.once()

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from netatmo_ingestd import embedded, logs, status
+from netatmo_ingestd.build import NO_STORE, SANE_CLOCK, open_budget, open_login
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.daemon import NO_STORE, SANE_CLOCK, open_budget, open_login
 from netatmo_ingestd.errors import ConfigError, IngestError, LoginRequired, StoreUnavailable
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.mongo import Store

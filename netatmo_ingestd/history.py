@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,7 +38,7 @@ ASIDE_MOST = timedelta(days=30)
 class Historian:
     """Walks the histories of all accounts.
 
-    only  ids or names of the modules to walk; empty: all
+    only  ids or names of the modules to walk; empty for all
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Historian:
         settings: HistorySettings,
         clock: Clock,
         log: Any,
-        only: Sequence[str] = (),
     ) -> None:
+        self.only: set[str] = set()
         self._accounts = dict(accounts)
         self._ledger = ledger
         self._settings = settings
         self._clock = clock
         self._log = log
-        self._only = set(only)
+        self._filling: set[str] = set()
         self._served: dict[str, int] = {}
         self._turn = 0
         self._aside: dict[Any, tuple[datetime, timedelta]] = {}
@@ -85,7 +85,7 @@ class Historian:
         now = self._clock.now()
         for entity in account.intake.modules(account.name).values():
             types, scale = history_types(MODULE_TYPES, entity), history_scale(MODULE_TYPES, entity)
-            if not types or (self._only and not self._only & {entity.entity_id, _name(entity)}):
+            if not types or (self.only and not self.only & {entity.entity_id, _name(entity)}):
                 continue
             if self._ledger.owned_by_other(entity.entity_id, scale, account.name, now):
                 continue
@@ -93,6 +93,30 @@ class Historian:
             days = self._ledger.find(entity.entity_id, "1day")
             since = self._settings.since
             yield History(account.name, entity, types, scale, fine, days, since)
+
+    def progress(self, account: AccountPolls, granted: float) -> dict[str, dict[str, Any]]:
+        """How far the history of each module is, by id.
+
+        granted  calls an hour that this account may spend on it
+        Returns  {"since": ISO time or None, "covered": 0 to 1, "rows", "requests": still missing,
+                 "eta_s": None when nothing is granted}; modules take turns, so a long history ends
+                 after the short ones beside it
+        """
+        found = list(self.histories(account))
+        left = {each.entity.entity_id: each.requests() for each in found}
+        return {
+            each.entity.entity_id: {
+                "since": each.begin.isoformat(timespec="seconds") if each.begin else None,
+                "covered": round(each.share(), 6),
+                "rows": each.rows(),
+                "requests": own,
+                "eta_s": round(sum(min(own, other) for other in left.values()) * 3600 / granted)
+                if granted > 0
+                else None,
+            }
+            for each in found
+            for own in (left[each.entity.entity_id],)
+        }
 
     async def _walk(
         self, account: AccountPolls, stop: asyncio.Event, *, endless: bool = True
@@ -103,6 +127,7 @@ class Historian:
         while not stop.is_set():
             if not pages:
                 step = self._next(account)
+                self._tell(account, step)
             if step is None:
                 if not endless and self._ledger.loaded and not self._to_fill(account):
                     return
@@ -126,6 +151,17 @@ class Historian:
         now = self._clock.now()
         due = [step for step in self._due(account, now) if self._may_ask(account, step, now)]
         return min(due, key=self._urgency, default=None)
+
+    def _tell(self, account: AccountPolls, step: Step | None) -> None:
+        """Log when missing history begins to be filled, and when nothing is missing any more."""
+        name = account.name
+        if step is None and name in self._filling and self._ledger.loaded:
+            self._filling.discard(name)
+            self._log.info("history.filled", account=name)
+        elif step and step.poll.endpoint.priority == Priority.HISTORY and name not in self._filling:
+            self._filling.add(name)
+            left = [each.requests() for each in self.histories(account)]
+            self._log.info("history.begun", account=name, modules=len(left), requests=sum(left))
 
     def _answered(self, account: AccountPolls, step: Step) -> None:
         """Set a call aside that is due again at once: it would be repeated for ever."""

@@ -34,6 +34,8 @@ EVENTS: Mapping[str, str] = {
     "login.required": "the login is lost; the message names the command that cures it",
     "login.found": "a new login appeared on disk; polling goes on",
     "login.file": "the token file is damaged or readable by others",
+    "history.begun": "missing history is being fetched: how many modules and requests",
+    "history.filled": "nothing is missing any more that the cloud shows",
     "poll.failed": "a call failed; the first of a series, then a reminder now and then",
     "poll.recovered": "it works again, after how many failures",
     "poll.refused": "the cloud refuses this call (scope or device); tried again once a day",

@@ -298,6 +298,11 @@ class Store:
                 return replace(merged, rev=merged.rev + 1)
         raise StoreUnavailable(f"coverage {key}: changed by others at each try", reason="down")
 
+    async def size(self) -> int:
+        """Bytes of all collections and indexes on the server's disk."""
+        told = await self._guard(self._database.command("dbStats"))
+        return int(told.get("storageSize", 0)) + int(told.get("indexSize", 0))
+
     async def modules(self) -> list[Document]:
         """What is known of every module now, `latest` included."""
         cursor = self._collection("modules").find({})
@@ -311,6 +316,14 @@ class Store:
         cursor = self._collection("measurements").find(wanted)
         found: list[Document] = await self._guard(cursor.to_list(length=None))
         return sorted(found, key=lambda row: row["time"])
+
+    async def summaries(self, module_id: str, first: str, last: str) -> list[Document]:
+        """Day rows of a module, `first` to `last` day, both included, oldest first."""
+        # Half-open: "~" stands behind every digit.
+        wanted = {"module_id": module_id, "day": {"$gte": first, "$lt": f"{last}~"}}
+        cursor = self._collection("summaries").find(wanted)
+        found: list[Document] = await self._guard(cursor.to_list(length=None))
+        return sorted(found, key=lambda row: row["day"])
 
     async def _guard(self, call: Any) -> Any:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from netatmo_ingestd import __version__, logs
 from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import IngestError
+from netatmo_ingestd.history import Historian
 from netatmo_ingestd.intake import Memory
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.mongo import Store
@@ -34,12 +36,32 @@ WATCHDOG_S = 120.0  # scheduler or spool without progress for so long: hung
 SILENT_POLLS = 3
 
 
+class Growth:
+    """What the store takes on disk, looked at once an hour, and how fast that grows."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque(maxlen=25)
+
+    def note(self, size: int, at: float) -> None:
+        """`size` in bytes at `at` (monotonic seconds)."""
+        self._samples.append((at, size))
+
+    def as_dict(self) -> dict[str, int | None]:
+        """bytes, and bytes_per_day over the last day at most; None while unknown."""
+        if not self._samples:
+            return {"bytes": None, "bytes_per_day": None}
+        (began, before), (now, size) = self._samples[0], self._samples[-1]
+        grown = round((size - before) * 86_400 / (now - began)) if now > began else None
+        return {"bytes": size, "bytes_per_day": grown}
+
+
 @dataclass(frozen=True)
 class Reporter:
     """Everything that is looked at."""
 
     path: Path
     poller: Poller
+    historian: Historian
     writer: Writer
     spool: Spool
     store: Store
@@ -49,11 +71,19 @@ class Reporter:
     clock: Clock
     store_name: str
     started: float
+    growth: Growth
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state, as `status --json` prints it."""
         counters = asdict(self.writer.counters)
         accounts = {name: self._account(account) for name, account in self.poller.accounts.items()}
+        history = {
+            module_id: each
+            for name, account in self.poller.accounts.items()
+            for module_id, each in self.historian.progress(
+                account, accounts[name]["budget"]["granted"]
+            ).items()
+        }
         result: dict[str, Any] = {
             "version": __version__,
             "pid": os.getpid(),
@@ -61,7 +91,7 @@ class Reporter:
             "started": self.started,
             "time": self.clock.now().isoformat(timespec="seconds"),
             "accounts": accounts,
-            "modules": self._modules(),
+            "modules": self._modules(history),
             "spool": {
                 "batches": self.spool.batches,
                 "records": self.spool.records,
@@ -77,6 +107,7 @@ class Reporter:
                 **counters,
                 "bulk_size": self.writer.bulk_size,
                 "warnings": dict(self.store.warnings),
+                **self.growth.as_dict(),
             },
             "ledger": {"loaded": self.ledger.loaded, "documents": len(self.ledger)},
             "drift": dict(self.memory.drift),
@@ -105,7 +136,7 @@ class Reporter:
             ),
         }
 
-    def _modules(self) -> list[dict[str, Any]]:
+    def _modules(self, history: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [
             {
                 "id": module_id,
@@ -116,6 +147,7 @@ class Reporter:
                 "reachable": known.entity.state.get("reachable"),
                 "vanished": known.vanished,
                 "newest": _iso(self.memory.newest.get(module_id)),
+                "history": history.get(module_id),
             }
             for of_endpoint in self.memory.known.values()
             for module_id, known in sorted(of_endpoint.items())
@@ -138,6 +170,7 @@ class Reporter:
         report = self.snapshot()
         usage = [account["budget"] for account in report["accounts"].values()]
         rows = [(m["newest"], m) for m in report["modules"] if m["newest"] and not m["vanished"]]
+        history = [each["history"] for each in report["modules"] if each["history"]]
         newest, oldest = min(rows, key=lambda row: row[0], default=(None, None))
         age = self.clock.now() - datetime.fromisoformat(newest) if newest else None
         return {
@@ -149,6 +182,8 @@ class Reporter:
             "requests_allowed": sum(each["target"] for each in usage),
             "spool_records": report["spool"]["records"],
             "coverage_documents": report["ledger"]["documents"],
+            "requests_missing": sum(each["requests"] for each in history),
+            "revised": report["store"]["revised"],
             "modules": len(report["modules"]),
             "oldest_module": oldest["name"] or oldest["id"] if oldest else None,
             "oldest_module_age_s": round(age.total_seconds()) if age else None,

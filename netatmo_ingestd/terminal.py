@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from netatmo_ingestd import daemon, login
+from netatmo_ingestd import build, login
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.doctor import Finding
 from netatmo_ingestd.errors import ConfigError
@@ -35,7 +35,7 @@ def show_status(report: Mapping[str, Any], out: Console) -> None:
             else ("is not running, or cannot write its report", "doctor")
         )
         out.print(
-            f"[red]daemon {what}[/] (last report {_ago(report['age_s'])} ago). "
+            f"[red]daemon {what}[/] (last report {ago(report['age_s'])} ago). "
             f"Run: netatmo-ingestd {command}",
             soft_wrap=True,
         )
@@ -44,57 +44,82 @@ def show_status(report: Mapping[str, Any], out: Console) -> None:
         table.add_column(title)
     for name, account in report["accounts"].items():
         budget = account["budget"]
-        paused = _ago(budget["paused_for"]) if budget["paused_for"] else "-"
+        paused = ago(budget["paused_for"]) if budget["paused_for"] else "-"
         table.add_row(
             name, account["login"]["state"], str(budget["hour"]), f"{budget['target']:g}", paused
         )
-    _print(table, out)
+    show_table(table, out)
     spool, store = report["spool"], report["store"]
     out.print(
         f"spool: {spool['records']} records wait ({spool['fill']:.0%} full)   "
         f"store: {store['name']} {store['state']}, {store['written']} writes, "
-        f"{store['rejected']} rejected",
+        f"{store['rejected']} rejected, {store['revised']} rows revised by the cloud{_size(store)}",
         markup=False,
         soft_wrap=True,
     )
     _show_modules(report, out)
     for name, amount in report["drift"].items():
-        out.print(_plain(f"drift: {name} ({amount}×)"), soft_wrap=True)
+        out.print(plain(f"drift: {name} ({amount}×)"), soft_wrap=True)
     for hint in report["hints"]:
-        out.print(Text("- ", "yellow") + _plain(hint), soft_wrap=True)
+        out.print(Text("- ", "yellow") + plain(hint), soft_wrap=True)
     for trouble in report["troubles"]:
-        out.print(Text("! ", "red") + _plain(trouble), soft_wrap=True)
+        out.print(Text("! ", "red") + plain(trouble), soft_wrap=True)
     if report["running"] and report["healthy"]:
         out.print("[green]all is well[/]")
 
 
 def _show_modules(report: Mapping[str, Any], out: Console) -> None:
     table = Table(box=None, pad_edge=False)
-    for title in ("module", "home", "type", "id", "newest row", "age"):
+    for title in ("module", "home", "type", "id", "newest row", "age", "covered", "time left"):
         table.add_column(title)
     now = datetime.fromisoformat(report["time"])
     for module in report["modules"]:
         newest = module["newest"]
-        age = _ago((now - datetime.fromisoformat(newest)).total_seconds()) if newest else "-"
+        age = ago((now - datetime.fromisoformat(newest)).total_seconds()) if newest else "-"
         note = " (vanished)" if module["vanished"] else ""
         table.add_row(
-            _plain(f"{module['name']}{note}"),
-            _plain(module["home"]),
-            _plain(module["type"]),
-            _plain(module["id"]),
+            plain(f"{module['name']}{note}"),
+            plain(module["home"]),
+            plain(module["type"]),
+            plain(module["id"]),
             newest or "-",
             age,
+            *_history(module["history"]),
         )
-    _print(table, out)
+    show_table(table, out)
 
 
-def _print(table: Table, out: Console) -> None:
-    """Whole cells also where nobody looks: a pipe has no width."""
+def _history(history: Mapping[str, Any] | None) -> tuple[str, str]:
+    """(how much of the module's life is covered, how long the rest takes)."""
+    if history is None or history["since"] is None:
+        return "-", "-"
+    # Rounded down: 100 % is whole.
+    share = f"{int(history['covered'] * 1000) / 10:.1f} %"
+    if not history["requests"]:
+        return share, "-"
+    return share, ago(history["eta_s"]) if history["eta_s"] is not None else "?"
+
+
+def _size(store: Mapping[str, Any]) -> str:
+    if store["bytes"] is None:
+        return ""
+    growth = store["bytes_per_day"]
+    return f", {megabytes(store['bytes'])}" + (
+        f" ({megabytes(growth)} a day)" if growth is not None else ""
+    )
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def show_table(table: Table, out: Console) -> None:
+    """Print it; whole cells also where nobody looks: a pipe has no width."""
     wide = out if out.is_terminal else Console(file=out.file, width=500, highlight=False)
     wide.print(table)
 
 
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
     """Names come from the cloud: no markup, no escape sequence of theirs reaches the terminal."""
     return Text("".join(letter if letter.isprintable() else "�" for letter in text))
 
@@ -103,13 +128,14 @@ def show_findings(findings: Sequence[Finding], out: Console) -> None:
     """One line each; the cure under what fails."""
     for finding in findings:
         word, colour = _MARKS[finding.verdict]
-        line = _plain(f"{finding.name}: {finding.text}")
+        line = plain(f"{finding.name}: {finding.text}")
         out.print(Text(f"{word:<5}", colour) + line, soft_wrap=True)
         if finding.cure:
-            out.print(Text("     → ") + _plain(finding.cure), soft_wrap=True)
+            out.print(Text("     → ") + plain(finding.cure), soft_wrap=True)
 
 
-def _ago(seconds: float) -> str:
+def ago(seconds: float) -> str:
+    """A stretch of time in its largest fitting unit."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -143,7 +169,7 @@ async def log_in(settings: Settings, name: str, way: str, out: Console) -> int:
         out.print(text, soft_wrap=True, markup=False)
 
     async with open_http() as http:
-        request = daemon.login_request(settings, settings.find_account(name), http)
+        request = build.login_request(settings, settings.find_account(name), http)
         if way == "token":
             result = await login.login_with_refresh_token(_piped("Refresh token: "), request)
         elif way == "password":

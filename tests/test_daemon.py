@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from netatmo_ingestd import daemon, login, logs, spool, status
+from netatmo_ingestd import build, daemon, login, logs, spool, status
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.errors import Busy, ConfigError, IngestError
 from netatmo_ingestd.process import Stop, notify, state_folder
@@ -65,7 +65,7 @@ def settings_for(folder: Path, cloud: Running, uri: str, **changes: Any) -> Sett
 
 async def log_in(settings: Settings, cloud: Running) -> None:
     async with open_http() as http:
-        request = daemon.login_request(settings, settings.accounts[0], http)
+        request = build.login_request(settings, settings.accounts[0], http)
         await login.login_with_refresh_token(cloud.greeting["refresh_token"], request)
 
 
@@ -253,7 +253,7 @@ async def test_a_hung_poller_is_not_fed(tmp_path: Path, manager: Manager) -> Non
     """While the scheduler stands still the report is written and the watchdog is not fed."""
     async with running(Plan()) as cloud:
         settings = settings_for(tmp_path, cloud, NOWHERE)
-        async with daemon.build(settings) as parts:
+        async with build.opened(settings) as parts:
             parts.poller.progressed = time.monotonic() - 2 * status.WATCHDOG_S
             rest = asyncio.Event()
             reporting = asyncio.create_task(daemon._report(parts, rest))
@@ -269,7 +269,7 @@ async def test_a_closed_spool_is_not_fed(tmp_path: Path, manager: Manager) -> No
     """A spool that does not answer properly is no progress either."""
     async with running(Plan()) as cloud:
         settings = settings_for(tmp_path, cloud, NOWHERE)
-        async with daemon.build(settings) as parts:
+        async with build.opened(settings) as parts:
             assert await daemon._progresses(parts)
             parts.spool._db, kept = None, parts.spool._db
 
@@ -400,7 +400,7 @@ async def test_accounts_of_one_app_share_its_budget(tmp_path: Path) -> None:
     apps = {"one": AppSettings(client_id="shared", client_secret=SecretStr("canary-secret"))}
     async with running(Plan()) as cloud:
         settings = settings_for(tmp_path, cloud, NOWHERE, accounts=accounts, apps=apps)
-        async with daemon.build(settings) as parts:
+        async with build.opened(settings) as parts:
             a, b, c = (parts.poller.accounts[name].budget for name in "abc")
 
             assert a is b

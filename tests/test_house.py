@@ -20,9 +20,11 @@ PACKAGE = ROOT / "netatmo_ingestd"
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"demo", "terminal"},
+    {"demo", "backfill", "verify"},
+    {"terminal"},
     {"doctor"},
     {"daemon"},
+    {"build"},
     {"status", "process"},
     {"poller", "history", "writer", "login"},
     {"account"},

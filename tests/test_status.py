@@ -19,7 +19,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 from rich.console import Console
 
-from netatmo_ingestd import __version__, daemon, logs, spool, status, terminal
+from netatmo_ingestd import __version__, build, logs, spool, status, terminal
 from netatmo_ingestd.account import Failing
 from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.models import Token
@@ -166,7 +166,7 @@ def test_what_works_another_way_is_a_hint_and_no_trouble(path: str, value: Any, 
 
 
 @pytest_asyncio.fixture
-async def parts(tmp_path: Path) -> AsyncIterator[daemon.Parts]:
+async def parts(tmp_path: Path) -> AsyncIterator[build.Parts]:
     """A daemon that was built and does not run, with a login and a store that is not there."""
     settings = Settings(
         state_dir=tmp_path / "state",
@@ -180,10 +180,10 @@ async def parts(tmp_path: Path) -> AsyncIterator[daemon.Parts]:
     )
     TokenFile(folder / "token.json").save(token)
     async with AsyncExitStack() as stack:
-        yield await stack.enter_async_context(daemon.build(settings))
+        yield await stack.enter_async_context(build.opened(settings))
 
 
-async def test_the_report_of_a_fresh_daemon(parts: daemon.Parts, tmp_path: Path) -> None:
+async def test_the_report_of_a_fresh_daemon(parts: build.Parts, tmp_path: Path) -> None:
     """Before anything was polled the report is complete, healthy, and names this process."""
     parts.reporter.write()
 
@@ -198,7 +198,7 @@ async def test_the_report_of_a_fresh_daemon(parts: daemon.Parts, tmp_path: Path)
     assert 0 <= report["age_s"] < 30
 
 
-async def test_no_secret_stands_in_the_report(parts: daemon.Parts, tmp_path: Path) -> None:
+async def test_no_secret_stands_in_the_report(parts: build.Parts, tmp_path: Path) -> None:
     """Neither tokens nor passwords reach the file, even if an error quotes them."""
     home = parts.poller.accounts["home"]
     home.failing["getstationsdata"] = Failing(1, "refused: canary-access, canary%2Dp4ssword")
@@ -210,7 +210,7 @@ async def test_no_secret_stands_in_the_report(parts: daemon.Parts, tmp_path: Pat
     assert "canary" not in text
 
 
-async def test_the_report_is_replaced_in_one_step(parts: daemon.Parts, tmp_path: Path) -> None:
+async def test_the_report_is_replaced_in_one_step(parts: build.Parts, tmp_path: Path) -> None:
     """A reader at any moment sees a whole report, and no fragment is left behind."""
     parts.reporter.write()
     broken = []
@@ -232,7 +232,7 @@ async def test_the_report_is_replaced_in_one_step(parts: daemon.Parts, tmp_path:
     assert not list((tmp_path / "state").glob("status.json.*"))
 
 
-async def test_a_full_disk_costs_the_report_alone(parts: daemon.Parts, tmp_path: Path) -> None:
+async def test_a_full_disk_costs_the_report_alone(parts: build.Parts, tmp_path: Path) -> None:
     """When the file cannot be written the daemon goes on."""
     (tmp_path / "state" / "status.json.next").mkdir()
 
@@ -241,7 +241,7 @@ async def test_a_full_disk_costs_the_report_alone(parts: daemon.Parts, tmp_path:
     assert status.read(tmp_path / "state") is None
 
 
-async def test_a_disk_that_turned_read_only_costs_the_report_alone(parts: daemon.Parts) -> None:
+async def test_a_disk_that_turned_read_only_costs_the_report_alone(parts: build.Parts) -> None:
     """Where not even a fragment can be removed, the daemon goes on as well."""
     reporter = replace(parts.reporter, path=Path("/proc/self/status.json"))
 
@@ -250,7 +250,7 @@ async def test_a_disk_that_turned_read_only_costs_the_report_alone(parts: daemon
     assert not reporter.path.exists()
 
 
-async def test_the_summary_names_the_oldest_module(parts: daemon.Parts, tmp_path: Path) -> None:
+async def test_the_summary_names_the_oldest_module(parts: build.Parts, tmp_path: Path) -> None:
     """The hourly line has rows, requests, spool, coverage, logins, and the most silent module."""
     summary = parts.reporter.summary()
 

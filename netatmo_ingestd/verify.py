@@ -1,0 +1,365 @@
+"""`verify`: asks the cloud again for random stored windows, and compares value by value.
+
+Works beside a running daemon: it spends from the same budget and only reads, unless it repairs.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from netatmo_ingestd import embedded, ledger, records
+from netatmo_ingestd.build import NO_STORE, open_budget, open_login
+from netatmo_ingestd.bulks import BulkSize
+from netatmo_ingestd.client import Client, open_http
+from netatmo_ingestd.clock import Clock
+from netatmo_ingestd.errors import ApiError, ConfigError, IngestError, StoreUnavailable
+from netatmo_ingestd.intervals import Interval, intersect, longer, subtract, total
+from netatmo_ingestd.models import Coverage, Entity, Measurement, Priority
+from netatmo_ingestd.mongo import Store
+from netatmo_ingestd.process import state_folder
+from netatmo_ingestd.settings import Settings
+from netatmo_ingestd.sources.measure import rows_poll
+from netatmo_ingestd.terminal import plain, show_table
+from netatmo_ingestd.upserts import operations
+
+WINDOW = timedelta(days=3.5)  # one page of five-minute rows
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """windows: how many to ask; account, module: None for all; seed: which ones are drawn."""
+
+    windows: int = 10
+    account: str | None = None
+    module: str | None = None
+    repair: bool = False
+    json: bool = False
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One row: `what` is "missing" (here), "altered", or "unknown" (to the cloud)."""
+
+    module_id: str
+    time: datetime
+    what: str
+    stored: Mapping[str, float]
+    cloud: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Result:
+    """What was compared and found."""
+
+    windows: int = 0
+    rows: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    repaired: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+async def run(settings: Settings, options: Options, out: Console) -> int:
+    """0 when all that was compared is equal (or was repaired), else 1."""
+    with state_folder(settings.state_dir, exclusive=False):
+        async with _store(settings) as store, open_http() as http:
+            coverage = [each for each in await store.coverage() if _chosen(each, options)]
+            entities = {each["_id"]: _entity(each) for each in await store.modules()}
+            if not coverage:
+                raise IngestError(
+                    "verify: nothing of that is stored yet. Run: netatmo-ingestd status"
+                )
+            clock = Clock(settings.clock.origin, settings.clock.speed)
+            clients = {}
+            for account in settings.accounts:
+                budget = open_budget(settings, settings.app_of(account).client_id, clock)
+                tokens, client = open_login(settings, account, http, clock, budget)
+                clients[account.name] = (tokens, client)
+            checker = _Checker(store, {name: client for name, (_, client) in clients.items()})
+            drawn = _draw([each for each in coverage if each.scale != "1day"], entities, options)
+            try:
+                with Progress(console=out, disable=options.json or not out.is_terminal) as bars:
+                    task = bars.add_task("comparing", total=len(drawn))
+                    for each, begin in drawn:
+                        await checker.check(entities[each.entity_id], each, begin)
+                        bars.advance(task)
+                if options.repair:
+                    await checker.repair()
+            finally:
+                for tokens, _ in clients.values():
+                    await tokens.__aexit__(None, None, None)
+    report = coverage_report(coverage, entities)
+    result = checker.result
+    if options.json:
+        print(json.dumps(_as_dict(result, report), default=_iso))  # noqa: T201
+    else:
+        _show(result, report, options, out)
+    wrong = len(result.differences) - result.repaired
+    return 1 if wrong or result.failed else 0
+
+
+@asynccontextmanager
+async def _store(settings: Settings) -> AsyncIterator[Store]:
+    """The store of the settings; the embedded one is started if no daemon runs it."""
+    uri = settings.store.uri.get_secret_value()
+    if not uri:
+        raise ConfigError(NO_STORE)
+    if not settings.store.embedded:
+        store = Store(uri, settings.store.database)
+        try:
+            yield store
+        finally:
+            await store.close()
+        return
+    async with embedded.opened(settings.state_dir / "store") as running:
+        store = Store(running, settings.store.database)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+def _chosen(coverage: Coverage, options: Options) -> bool:
+    return options.account in (None, coverage.owner) and options.module in (
+        None,
+        coverage.entity_id,
+    )
+
+
+def _entity(document: Mapping[str, Any]) -> Entity:
+    return Entity(
+        account=document.get("account", ""),
+        kind=document.get("kind", "module"),
+        entity_id=document["_id"],
+        home_id=document.get("home_id", ""),
+        device_id=document.get("device_id", ""),
+        type=document.get("type", ""),
+        description={"name": document.get("name", ""), "timezone": document.get("timezone")},
+        setup=document.get("setup"),
+    )
+
+
+def _draw(
+    coverage: Sequence[Coverage], entities: Mapping[str, Entity], options: Options
+) -> list[tuple[Coverage, datetime]]:
+    """Random windows, none twice: all of them when there are no more than asked for."""
+    windows = [
+        (each, begin)
+        for each in coverage
+        if each.entity_id in entities
+        for stretch in each.filled
+        for begin in _begins(stretch)
+    ]
+    chance = random.Random(options.seed)  # noqa: S311
+    return chance.sample(windows, min(options.windows, len(windows)))
+
+
+def _begins(stretch: Interval) -> Iterator[datetime]:
+    begin, end = stretch
+    while begin < end:
+        yield begin
+        begin += WINDOW
+
+
+class _Checker:
+    """Compares windows one by one; keeps what the cloud says of the rows that differ."""
+
+    def __init__(self, store: Store, clients: Mapping[str, Client]) -> None:
+        self.result = Result()
+        self._store = store
+        self._clients = clients
+        self._cloud: list[Measurement] = []
+
+    async def check(self, entity: Entity, coverage: Coverage, begin: datetime) -> None:
+        """One window: at most a page of rows from `begin` on."""
+        client = self._clients.get(coverage.owner)
+        if client is None:
+            self.result.failed.append(f"{coverage.entity_id}: its account is not configured")
+            return
+        poll = rows_poll(
+            coverage.owner,
+            entity,
+            coverage.types,
+            begin,
+            scale=coverage.scale,
+            priority=Priority.REREAD,
+        )
+        try:
+            reply = await client.call(
+                poll.endpoint.name, poll.params, priority=Priority.REREAD, purpose="reread"
+            )
+        except (ApiError, IngestError) as error:
+            self.result.failed.append(f"{coverage.entity_id}: {error}")
+            return
+        parsed = poll.endpoint.parse(reply, poll)
+        if not parsed.facts:
+            return
+        # Of what is not covered yet nothing can be missing.
+        end = min(parsed.facts[0].end, begin + WINDOW, coverage.covered[-1][1])
+        told = {
+            each.time: each
+            for each in parsed.records
+            if isinstance(each, Measurement) and begin <= each.time < end
+        }
+        stored = {
+            row["time"]: row["values"]
+            for row in await self._store.rows(coverage.entity_id, coverage.scale, begin, end)
+        }
+        self.result.windows += 1
+        self.result.rows += len(told)
+        self._compare(coverage, told, stored)
+
+    def _compare(
+        self,
+        coverage: Coverage,
+        told: Mapping[datetime, Measurement],
+        stored: Mapping[datetime, Mapping[str, float]],
+    ) -> None:
+        for at in sorted({*told, *stored}):
+            cloud, here = told.get(at), stored.get(at)
+            if cloud is None:
+                what = "unknown"
+            elif here is None:
+                what = "missing"
+            elif any(here.get(name) != value for name, value in cloud.values.items()):
+                what = "altered"
+            else:
+                continue
+            if cloud:
+                self._cloud.append(cloud)
+            values = cloud.values if cloud else {}
+            self.result.differences.append(
+                Difference(coverage.entity_id, at, what, here or {}, values)
+            )
+
+    async def repair(self) -> None:
+        """Write what the cloud says; a row that it does not know is kept."""
+        wanted = [
+            operation for row in self._cloud for operation in operations(records.as_document(row))
+        ]
+        for bulk in BulkSize(500).cut(wanted):
+            outcome = await self._store.write(bulk)
+            if outcome.written < len(bulk):
+                reason = [*outcome.rejected, *outcome.retry][0][1]
+                raise StoreUnavailable(f"verify: a row is refused: {reason}", reason="refused")
+            self.result.repaired += outcome.written
+        if wanted:
+            await self._store.barrier()
+
+
+# --- the coverage report -----------------------------------------------------------------------
+
+
+def coverage_report(
+    coverage: Sequence[Coverage], entities: Mapping[str, Entity]
+) -> list[dict[str, Any]]:
+    """Of each module and scale: percent covered by year, holes, and empty stretches.
+
+    Its life begins with its set-up, or its first covered moment when that is earlier.
+    """
+    report = []
+    for each in sorted(coverage, key=lambda one: (one.entity_id, one.scale)):
+        entity = entities.get(each.entity_id)
+        begins = [each.covered[0][0]] if each.covered and each.scale != "1day" else []
+        if entity and entity.setup:
+            begins.append(entity.setup)
+        elif each.filled:
+            begins.append(each.filled[0][0])
+        begin = min(begins, default=each.asked)
+        if begin is None or each.asked is None:
+            continue
+        holes = ledger.missing(each, begin)
+        report.append(
+            {
+                "module": each.entity_id,
+                "name": entity.description["name"] if entity else "",
+                "scale": each.scale,
+                "percent": {
+                    str(year): _percent(span, holes) for year, span in _years(begin, each.asked)
+                },
+                "holes": [list(hole) for hole in holes],
+                "empty": [list(stretch) for stretch in ledger.empty(each)],
+                "empty_final": [
+                    list(stretch) for stretch in longer(each.confirmed, ledger.SILENCE)
+                ],
+            }
+        )
+    return report
+
+
+def _years(begin: datetime, end: datetime) -> Iterator[tuple[int, Interval]]:
+    for year in range(begin.year, end.year + 1):
+        first, last = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
+        yield year, (max(begin, first), min(end, last))
+
+
+def _percent(span: Interval, holes: Sequence[Interval]) -> float:
+    whole = total((span,))
+    covered = total(subtract((span,), intersect((span,), holes)))
+    # Rounded down: 100 is whole.
+    return int(1e4 * (covered / whole if whole else 1.0)) / 100
+
+
+# --- what one sees ------------------------------------------------------------------------------
+
+
+def _iso(value: Any) -> str:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+
+
+def _as_dict(result: Result, report: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {**asdict(result), "coverage": report}
+
+
+def _show(
+    result: Result, report: Sequence[Mapping[str, Any]], options: Options, out: Console
+) -> None:
+    for each in result.differences[:SHOWN]:
+        out.print(
+            plain(
+                f"{each.what}: {each.module_id} at {_iso(each.time)}: stored {dict(each.stored)}, "
+                f"the cloud says {dict(each.cloud)}"
+            ),
+            soft_wrap=True,
+        )
+    if (more := len(result.differences) - SHOWN) > 0:
+        out.print(f"… and {more} more (--json lists all)")
+    for text in result.failed:
+        out.print(plain(f"not compared: {text}"), soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for title in ("module", "name", "scale", "covered", "holes", "empty, final"):
+        table.add_column(title)
+    for row in report:
+        table.add_row(
+            plain(row["module"]),
+            plain(str(row["name"])),
+            row["scale"],
+            "  ".join(f"{year} {share:g} %" for year, share in row["percent"].items()),
+            "; ".join(f"{_iso(begin)} to {_iso(end)}" for begin, end in row["holes"][:5]) or "none",
+            f"{len(row['empty'])}, {len(row['empty_final'])}",
+        )
+    show_table(table, out)
+    count = len(result.differences)
+    out.print(f"{result.windows} windows with {result.rows} rows compared, {count} differ.")
+    if count and options.repair:
+        kept = count - result.repaired
+        out.print(
+            f"{result.repaired} repaired."
+            + (f" {kept} are unknown to the cloud, and kept." if kept else "")
+        )
+    elif count:
+        out.print("netatmo-ingestd verify --repair writes what the cloud says.")
+
+
+__all__ = ["Options", "Result", "coverage_report", "run"]
