@@ -17,6 +17,7 @@ import pytest
 from netatmo_ingestd import records
 from netatmo_ingestd.errors import PayloadError, SpoolError
 from netatmo_ingestd.intake import Intake, Memory
+from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.models import Entity, Fact
 from netatmo_ingestd.polls import Parsed, Poll, Reply
 from netatmo_ingestd.records import Document
@@ -57,6 +58,7 @@ class Desk:
 
     spool: Spool
     memory: Memory = field(default_factory=Memory)
+    ledger: Ledger = field(default_factory=Ledger)
     log: Log = field(default_factory=Log)
 
     def intake(self, name: str = "home", **settings: Any) -> Intake:
@@ -64,6 +66,7 @@ class Desk:
             settings=AccountSettings(name=name, **settings),
             spool=self.spool,
             memory=self.memory,
+            ledger=self.ledger,
             log=self.log,
         )
 
@@ -71,7 +74,7 @@ class Desk:
         """Each waiting batch, unpacked; the spool is empty afterwards."""
         waiting = await self.spool.oldest_batches(999, 1 << 40)
         await self.spool.settle([each.id for each in waiting], {})
-        return [records.unpack(each.body) for each in waiting]
+        return [records.unpack(each.body)[:2] for each in waiting]
 
     async def last_taken(self) -> list[Document]:
         return (await self.taken())[-1][0]

@@ -23,7 +23,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from netatmo_ingestd import records, spool
-from netatmo_ingestd.account import AccountPolls
+from netatmo_ingestd.account import AccountPolls, Room
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import LoginRequired
@@ -200,7 +200,7 @@ class House:
         """(module, time) of every row on the spool."""
         found = []
         for batch in await self.spool.oldest_batches(10_000, 1 << 30):
-            documents, _ = records.unpack(batch.body)
+            documents, *_ = records.unpack(batch.body)
             found += [
                 (each["module_id"], each["time"])
                 for each in documents
@@ -240,9 +240,10 @@ async def opened(
     check_s: float = 0.02,
 ) -> AsyncIterator[House]:
     clock = clock or HandClock(auto=True)
-    cloud, log, memory = Cloud(clock), Log(), Memory()
+    cloud, log, memory, ledger = Cloud(clock), Log(), Memory(), Ledger()
     queue = Spool(folder, max_bytes)
     await queue.open()
+    room = Room(queue, clock, log)
     budget = Budget(
         folder / "budget", "app", per_hour=per_hour, per_10s=50, app_per_hour=2000, clock=clock
     )
@@ -263,8 +264,14 @@ async def opened(
                 ),
                 budget=budget,
                 intake=Intake(
-                    settings=AccountSettings(name=name), spool=queue, memory=memory, log=log
+                    settings=AccountSettings(name=name),
+                    spool=queue,
+                    memory=memory,
+                    ledger=ledger,
+                    log=log,
                 ),
+                room=room,
+                clock=clock,
                 log=log,
                 login=logins[name].state,
             )
@@ -272,8 +279,8 @@ async def opened(
         }
         poller = Poller(
             accounts=polls,
-            spool=queue,
-            ledger=Ledger(),
+            room=room,
+            ledger=ledger,
             settings=poll or PollSettings(),
             clock=clock,
             log=log,
@@ -720,7 +727,7 @@ async def test_a_full_spool_pauses_polling_until_something_left(tmp_path: Path) 
     """What could not be kept is not asked for; when the store has taken something, polls resume."""
     async with opened(tmp_path, max_bytes=80_000) as house:
         problems = await house.poller.once()
-        assert house.poller.paused
+        assert house.poller.room.paused
         assert "max_bytes" in problems[-1]
         asked = len(house.cloud.calls)
         for _ in range(5):
@@ -732,7 +739,7 @@ async def test_a_full_spool_pauses_polling_until_something_left(tmp_path: Path) 
         problems = await house.poller.once()
 
         assert problems == []
-        assert not house.poller.paused
+        assert not house.poller.room.paused
         assert house.log.count("spool.full") == house.log.count("spool.room") == 1
         assert house.cloud.count(GARDEN) >= 1
 
@@ -762,7 +769,7 @@ async def test_a_full_disk_is_tried_again_by_itself(tmp_path: Path) -> None:
         house.clock.advance(300)
 
         assert await house.poller.once() == []
-        assert not house.poller.paused
+        assert not house.poller.room.paused
 
 
 async def test_rows_that_found_no_room_are_asked_for_again(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ async def test_recorded_answer_is_stored(recorded: tuple[Any, Poll], tmp_path: P
     await spool.append(Batch("home", poll.endpoint.name, parsed.records, parsed.facts), {})
     (waiting,) = await spool.oldest_batches(9, 1 << 20)
     await spool.close()
-    documents, facts = records.unpack(waiting.body)
+    documents, facts, _ = records.unpack(waiting.body)
 
     assert [str(each) for each in parsed.problems if not each.drift] == []
     assert [each["record"] for each in documents] == [

@@ -35,7 +35,7 @@ def row(other: tuple[tuple[str, Any], ...] = (), **values: float) -> Measurement
 
 def packed(*found: Record) -> list[records.Document]:
     body, count = records.pack(Batch("a", "test", found))
-    documents, _ = records.unpack(body)
+    documents, *_ = records.unpack(body)
     assert count == len(found)
     return documents
 
@@ -87,13 +87,13 @@ def test_round_trip_keeps_types(record: Record) -> None:
 def test_facts_round_trip() -> None:
     """A fact comes back equal, its types as a tuple and its times aware."""
     facts = [
-        Fact("m", "max", ("Temperature", "CO2"), NOW, LATER, 5, NOW, "a"),
-        Fact("m", "max", (), NOW, LATER, 0, None, "a"),
+        Fact("m", "max", ("CO2",), NOW, LATER, 5, NOW, "a", LATER, ((NOW, LATER),), False, NOW),
+        Fact("m", "max", (), NOW, LATER, 0, None, "a", LATER),
     ]
 
     body, count = records.pack(Batch("a", "getmeasure", [], facts))
 
-    assert records.unpack(body) == ([], facts)
+    assert records.unpack(body) == ([], facts, False)
     assert count == 0
 
 
@@ -188,7 +188,7 @@ async def test_poison_and_neighbours_wait_on_the_spool(tmp_path: Path) -> None:
     (waiting,) = await spool.oldest_batches(1, 1)
     await spool.close()
 
-    documents, _ = records.unpack(waiting.body)
+    documents, *_ = records.unpack(waiting.body)
     assert [each["record"] for each in documents] == ["Measurement", "DeadLetter"]
     assert not waiting.damaged
 

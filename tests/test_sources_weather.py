@@ -165,7 +165,7 @@ def test_case_is_storable(name: str) -> None:
     reply = reply_of(envelope_of(name))
 
     parsed = poll.endpoint.parse(reply, poll)
-    documents, facts = records.unpack(
+    documents, facts, _ = records.unpack(
         records.pack(Batch("home", poll.endpoint.name, parsed.records, parsed.facts))[0]
     )
 

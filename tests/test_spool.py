@@ -29,7 +29,7 @@ def batch(text: str, size: int = 0, facts: tuple[Fact, ...] = ()) -> Batch:
 
 
 def name_of(body: bytes) -> str:
-    (document,), _ = records.unpack(body)
+    (document,), *_ = records.unpack(body)
     return str(document["reason"])
 
 
@@ -145,7 +145,8 @@ async def test_bound(tmp_path: Path) -> None:
 
 async def test_facts_survive(spool: Spool) -> None:
     """The facts of a batch come back equal."""
-    fact = Fact("m", "max", ("Temperature", "CO2"), NOW, NOW.replace(hour=13), 7, None, "home")
+    types, later = ("Temperature", "CO2"), NOW.replace(hour=13)
+    fact = Fact("m", "max", types, NOW, later, 7, NOW, "home", later, ((NOW, later),), True, NOW)
     await spool.append(batch("a", facts=(fact,)), {})
 
     (waiting,) = await spool.oldest_batches(9, MIB)

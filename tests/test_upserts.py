@@ -1,4 +1,4 @@
-"""Upserts by value: the document of each record kind, bulks, what cannot be read."""
+"""Upserts by value: the document of each record kind, and of a coverage."""
 
 from __future__ import annotations
 
@@ -8,34 +8,26 @@ from typing import Any
 
 import bson
 import pytest
+from bson.codec_options import CodecOptions
 
 from netatmo_ingestd import records
 from netatmo_ingestd.models import (
     Answer,
-    Batch,
     Change,
     Coverage,
     DeadLetter,
     Entity,
-    Fact,
     Measurement,
     Record,
     State,
+    Summary,
 )
-from netatmo_ingestd.upserts import (
-    BULK_BYTES,
-    SAMPLES,
-    BulkSize,
-    Operation,
-    from_coverage,
-    operations,
-    to_coverage,
-    unpacked,
-)
+from netatmo_ingestd.upserts import SAMPLES, Operation, from_coverage, operations, to_coverage
 from tests.wire import Documents
 
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
 EPOCH = int(NOON.timestamp())
+AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 
 def ops(record: Record) -> list[Operation]:
@@ -95,6 +87,35 @@ def test_row_without_quantities_has_no_empty_operator() -> None:
     [row] = ops(measurement({}))
 
     assert list(row.change) == ["$setOnInsert"]
+
+
+def test_summary_is_one_document_a_local_day() -> None:
+    """A day is addressed by its date; folds are doubles, moments dates, each under its own path."""
+    folds = {"temperature_min": 3, "temperature_min_time": NOON}
+    until = NOON + timedelta(hours=23)
+    day = Summary("home", "h", "d", "m", "NAMain", "2026-03-14", NOON, until, folds, "getmeasure")
+    [found] = ops(day)
+
+    assert (found.collection, found.upsert) == ("summaries", True)
+    assert found.where == {"_id": "m|1day|2026-03-14"}
+    assert found.change["$set"] == {
+        "values.temperature_min": 3.0,
+        "values.temperature_min_time": NOON,
+    }
+    assert isinstance(found.change["$set"]["values.temperature_min"], float)
+    first = found.change["$setOnInsert"]
+    assert first.pop("first_stored").microsecond == 0
+    assert first == {
+        "account": "home",
+        "home_id": "h",
+        "device_id": "d",
+        "module_id": "m",
+        "module_type": "NAMain",
+        "day": "2026-03-14",
+        "time": NOON,
+        "until": until,
+        "source": "getmeasure",
+    }
 
 
 def test_state_only_ever_grows() -> None:
@@ -196,106 +217,32 @@ def test_each_collection_has_a_good_example() -> None:
         assert {each.collection for each in operations(sample)} == {collection}
 
 
-# --- bulks ---------------------------------------------------------------------------------------
-
-
-def sized(collection: str, *sizes: int) -> list[Operation]:
-    return [Operation(collection, {"_id": n}, {}, True, size, {}) for n, size in enumerate(sizes)]
-
-
-def test_bulks_hold_one_collection_and_not_too_many() -> None:
-    """Operations go out by collection, in order, none lost, at most so many at once."""
-    mixed = [*sized("a", *[1] * 5), *sized("b", 1), *sized("a", 1, 1)]
-
-    found = list(BulkSize(3).cut(mixed))
-
-    assert [(bulk[0].collection, len(bulk)) for bulk in found] == [
-        ("a", 3), ("a", 3), ("a", 1), ("b", 1)
-    ]  # fmt: skip
-    assert [each for bulk in found for each in bulk if each.collection == "a"] == [
-        each for each in mixed if each.collection == "a"
-    ]
-
-
-def test_bulks_hold_at_most_a_mebibyte() -> None:
-    """A bulk ends before 1 MiB; an operation that alone is larger travels alone."""
-    half = BULK_BYTES // 2
-
-    found = list(BulkSize(500).cut(sized("a", half, half, 1, 3 * BULK_BYTES, 1)))
-
-    assert [[each.size for each in bulk] for bulk in found] == [
-        [half, half], [1], [3 * BULK_BYTES], [1]
-    ]  # fmt: skip
-
-
-def test_bulks_shrink_while_they_are_sent() -> None:
-    """A smaller size counts from the next bulk on."""
-    size = BulkSize(4)
-    found = []
-    for bulk in size.cut(sized("a", *[1] * 8)):
-        found.append(len(bulk))
-        size.now = 2
-
-    assert found == [4, 2, 2]
-
-
-# --- what cannot be read -------------------------------------------------------------------------
-
-
-def test_batch_is_unpacked_whole() -> None:
-    """Records become operations and facts come back as they were given."""
-    fact = Fact("m", "max", ("Temperature",), NOON, NOON + timedelta(hours=1), 1, NOON, "home")
-    body, _ = records.pack(Batch("home", "getmeasure", [measurement({"co2": 1.0})], [fact]))
-
-    wanted, facts = unpacked([(body, False)])
-
-    assert [each.collection for each in wanted] == ["measurements"]
-    assert facts == [fact]
-
-
-@pytest.mark.parametrize(
-    ("body", "damaged"),
-    [
-        (records.pack(Batch("home", "x", []))[0], True),
-        (b"\x01\x02", False),
-        (bson.encode({"another": "version"}), False),
-        (bson.encode({"records": [], "facts": [{"entity_id": "m", "unknown": 1}]}), False),
-    ],
-    ids=["checksum", "no BSON", "no records", "unknown fact"],
-)
-def test_unreadable_batch_becomes_a_dead_letter(body: bytes, damaged: bool) -> None:
-    """Nothing that lies on the spool can stop the daemon; its bytes are kept as text."""
-    [letter], facts = unpacked([(body, damaged)])
-
-    assert letter.collection == "dead_letters"
-    assert body.hex() in letter.change["$setOnInsert"]["text"]
-    assert facts == []
-
-
-def test_unreadable_record_costs_its_neighbours_nothing() -> None:
-    """A record of an unknown kind, or with a text for a number, alone becomes a dead letter."""
-    good = records.as_document(measurement({"co2": 1.0}))
-    odd = {**good, "values": {"co2": "much"}}
-    documents = [good, {"record": "Dream", "of": 1}, odd, good]
-    body = bson.encode({"records": [bson.encode(each) for each in documents], "facts": []})
-
-    wanted, _ = unpacked([(body, False)])
-
-    assert [each.collection for each in wanted] == [
-        "measurements", "dead_letters", "dead_letters", "measurements"
-    ]  # fmt: skip
-    assert "Dream" in wanted[1].change["$setOnInsert"]["reason"]
-    assert "much" in wanted[2].change["$setOnInsert"]["text"]
-
-
 # --- the ledger's documents ------------------------------------------------------------------
 
 
 def test_coverage_comes_back_as_it_was() -> None:
-    """A coverage survives its document, but for the new revision."""
-    coverage = Coverage("m", "max", ("Temperature",), ((NOON, NOON),), NOON, "home", NOON, 3)
+    """A coverage survives its document in MongoDB, everything it holds included."""
+    later = NOON + timedelta(hours=9)
+    coverage = Coverage(
+        entity_id="m",
+        scale="max",
+        types=("Temperature", "CO2"),
+        covered=((NOON, later),),
+        newest=later,
+        owner="home",
+        owned=NOON,
+        rev=3,
+        quiet=((later, later + timedelta(hours=1)),),
+        filled=((NOON, NOON + timedelta(hours=1)),),
+        once=((NOON, later, later),),
+        confirmed=((NOON + timedelta(hours=1), later),),
+        asked=later,
+        reread=(NOON, later),
+    )
 
-    assert to_coverage(from_coverage(coverage, 3)) == coverage
+    stored = bson.decode(bson.encode(from_coverage(coverage, 3)), AWARE)
+
+    assert to_coverage(stored) == coverage
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from typing import Any, cast
 import pytest
 
 from netatmo_ingestd import mongo, records
+from netatmo_ingestd.bulks import BulkSize
 from netatmo_ingestd.errors import ConfigError, SpoolError, StoreUnavailable
 from netatmo_ingestd.ledger import Ledger, merge
 from netatmo_ingestd.limits import Backoff
@@ -27,14 +28,7 @@ from netatmo_ingestd.models import Batch, Coverage, Entity, Fact, Measurement, O
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.settings import WriterSettings
 from netatmo_ingestd.spool import Spool
-from netatmo_ingestd.upserts import (
-    SAMPLES,
-    BulkSize,
-    Operation,
-    from_coverage,
-    operations,
-    to_coverage,
-)
+from netatmo_ingestd.upserts import SAMPLES, Operation, from_coverage, operations, to_coverage
 from netatmo_ingestd.writer import Writer
 from tests.stores import until
 from tests.wire import Document, Documents
@@ -169,7 +163,8 @@ def entity(hour: int, **description: Any) -> Entity:
 
 def fact(begin: int, end: int, module: str = "m") -> Fact:
     first, last = NOON + timedelta(minutes=5 * begin), NOON + timedelta(minutes=5 * end)
-    return Fact(module, "max", ("Temperature",), first, last, end - begin, last, "home")
+    types, filled = ("Temperature",), ((first, last),)
+    return Fact(module, "max", types, first, last, end - begin, last, "home", last, filled)
 
 
 async def check_same_bulk_twice_changes_nothing(store: Store, read: Read) -> None:
