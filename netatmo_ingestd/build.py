@@ -18,6 +18,7 @@ from netatmo_ingestd.account import AccountPolls, Room
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.embedded import EmbeddedStore, disk_bytes
+from netatmo_ingestd.embedded import opened as opened_store
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.history import Historian
 from netatmo_ingestd.intake import Intake, Memory
@@ -292,3 +293,18 @@ async def _open_store(
     logs.REDACTOR.protect("store", [uri, urlsplit(uri).password or ""])
     stack.push_async_callback(store.close)
     return store, embedded, name
+
+
+@asynccontextmanager
+async def store_beside(settings: Settings) -> AsyncIterator[Store]:
+    """The store for a command beside the daemon; an embedded one that nobody runs is started."""
+    uri = settings.store.uri.get_secret_value()
+    if not uri:
+        raise ConfigError(NO_STORE)
+    async with AsyncExitStack() as stack:
+        if settings.store.embedded:
+            uri = await stack.enter_async_context(opened_store(settings.state_dir / "store"))
+        store = Store(uri, settings.store.database)
+        logs.REDACTOR.protect("store", [uri, urlsplit(uri).password or ""])
+        stack.push_async_callback(store.close)
+        yield store

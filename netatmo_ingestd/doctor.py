@@ -7,20 +7,17 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from netatmo_ingestd import embedded, logs, status
-from netatmo_ingestd.build import NO_STORE, SANE_CLOCK, open_budget, open_login
+from netatmo_ingestd.build import SANE_CLOCK, open_budget, open_login, store_beside
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import ConfigError, IngestError, LoginRequired, StoreUnavailable
 from netatmo_ingestd.models import Priority
-from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.settings import AccountSettings, Settings
 from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.tokenfile import TokenFile, token_folder
@@ -170,31 +167,10 @@ async def _try_login(
     return Finding(name, "good", f"{endpoint} answers; {usage.hour} requests in the last hour")
 
 
-@asynccontextmanager
-async def opened_store(settings: Settings) -> AsyncIterator[Store]:
-    """The configured store; an embedded one is started if no daemon runs it."""
-    uri = settings.store.uri.get_secret_value()
-    if not uri:
-        raise ConfigError(NO_STORE)
-    if settings.store.embedded:
-        async with embedded.opened(settings.state_dir / "store") as running:
-            store = Store(running, settings.store.database)
-            try:
-                yield store
-            finally:
-                await store.close()
-        return
-    store = Store(uri, settings.store.database)
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 async def _store(settings: Settings) -> list[Finding]:
     findings = []
     try:
-        async with opened_store(settings) as store:
+        async with store_beside(settings) as store:
             hello = await store.ping()
             kind = "replica set" if hello.get("setName") else hello.get("msg") or "standalone"
             findings.append(Finding("store", "good", f"answers ({kind})"))

@@ -317,14 +317,6 @@ class Store:
         found: list[Document] = await self._guard(cursor.to_list(length=None))
         return sorted(found, key=lambda row: row["time"])
 
-    async def summaries(self, module_id: str, first: str, last: str) -> list[Document]:
-        """Day rows of a module, `first` to `last` day, both included, oldest first."""
-        # Half-open: "~" stands behind every digit.
-        wanted = {"module_id": module_id, "day": {"$gte": first, "$lt": f"{last}~"}}
-        cursor = self._collection("summaries").find(wanted)
-        found: list[Document] = await self._guard(cursor.to_list(length=None))
-        return sorted(found, key=lambda row: row["day"])
-
     async def _guard(self, call: Any) -> Any:
         try:
             return await call

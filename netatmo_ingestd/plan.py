@@ -9,12 +9,13 @@ rereads  late data: see ledger.DEPTHS; and empty stretches that one answer alone
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from netatmo_ingestd import ledger
-from netatmo_ingestd.intervals import subtract, total
+from netatmo_ingestd.intervals import intersect, longer, subtract, total
 from netatmo_ingestd.models import Coverage, Entity, Interval, Priority
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.sources.days import LATE, days_poll, midnights, zone_of
@@ -190,3 +191,56 @@ def _poll(history: History, scale: str, priority: Priority, begin: datetime) -> 
     if scale == "1day":
         return days_poll(account, entity, types, begin, priority=priority, walked=begin)
     return rows_poll(account, entity, types, begin, scale=scale, priority=priority, walked=begin)
+
+
+# --- the coverage report -----------------------------------------------------------------------
+
+
+def coverage_report(
+    coverage: Sequence[Coverage], entities: Mapping[str, Entity]
+) -> list[dict[str, Any]]:
+    """Of each module and scale: percent covered by year, holes, and empty stretches.
+
+    Its life begins with its set-up, or its first covered moment when that is earlier.
+    """
+    report = []
+    for each in sorted(coverage, key=lambda one: (one.entity_id, one.scale)):
+        entity = entities.get(each.entity_id)
+        begins = [each.covered[0][0]] if each.covered and each.scale != "1day" else []
+        if entity and entity.setup:
+            begins.append(entity.setup)
+        elif each.filled:
+            begins.append(each.filled[0][0])
+        begin = min(begins, default=each.asked)
+        if begin is None or each.asked is None:
+            continue
+        holes = ledger.missing(each, begin)
+        report.append(
+            {
+                "module": each.entity_id,
+                "name": entity.description["name"] if entity else "",
+                "scale": each.scale,
+                "percent": {
+                    str(year): _percent(span, holes) for year, span in _years(begin, each.asked)
+                },
+                "holes": [list(hole) for hole in holes],
+                "empty": [list(stretch) for stretch in ledger.empty(each)],
+                "empty_final": [
+                    list(stretch) for stretch in longer(each.confirmed, ledger.SILENCE)
+                ],
+            }
+        )
+    return report
+
+
+def _years(begin: datetime, end: datetime) -> Iterator[tuple[int, Interval]]:
+    for year in range(begin.year, end.year + 1):
+        first, last = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
+        yield year, (max(begin, first), min(end, last))
+
+
+def _percent(span: Interval, holes: Sequence[Interval]) -> float:
+    whole = total((span,))
+    covered = total(subtract((span,), intersect((span,), holes)))
+    # Rounded down: 100 is whole.
+    return int(1e4 * (covered / whole if whole else 1.0)) / 100

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from netatmo_ingestd import embedded, ledger, records
-from netatmo_ingestd.build import NO_STORE, open_budget, open_login
+from netatmo_ingestd import records
+from netatmo_ingestd.build import open_budget, open_login, store_beside
 from netatmo_ingestd.bulks import BulkSize
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.errors import ApiError, ConfigError, IngestError, StoreUnavailable
-from netatmo_ingestd.intervals import Interval, intersect, longer, subtract, total
-from netatmo_ingestd.models import Coverage, Entity, Measurement, Priority
+from netatmo_ingestd.errors import IngestError, StoreUnavailable
+from netatmo_ingestd.intervals import covers, intersect
+from netatmo_ingestd.models import Coverage, Entity, Interval, Measurement, Priority
 from netatmo_ingestd.mongo import Store
+from netatmo_ingestd.plan import coverage_report
 from netatmo_ingestd.process import state_folder
 from netatmo_ingestd.settings import Settings
 from netatmo_ingestd.sources.measure import rows_poll
@@ -72,62 +73,43 @@ class Result:
 
 async def run(settings: Settings, options: Options, out: Console) -> int:
     """0 when all that was compared is equal (or was repaired), else 1."""
-    with state_folder(settings.state_dir, exclusive=False):
-        async with _store(settings) as store, open_http() as http:
-            coverage = [each for each in await store.coverage() if _chosen(each, options)]
-            entities = {each["_id"]: _entity(each) for each in await store.modules()}
-            if not coverage:
-                raise IngestError(
-                    "verify: nothing of that is stored yet. Run: netatmo-ingestd status"
-                )
-            clock = Clock(settings.clock.origin, settings.clock.speed)
-            clients = {}
-            for account in settings.accounts:
-                budget = open_budget(settings, settings.app_of(account).client_id, clock)
-                tokens, client = open_login(settings, account, http, clock, budget)
-                clients[account.name] = (tokens, client)
-            checker = _Checker(store, {name: client for name, (_, client) in clients.items()})
-            drawn = _draw([each for each in coverage if each.scale != "1day"], entities, options)
-            try:
-                with Progress(console=out, disable=options.json or not out.is_terminal) as bars:
-                    task = bars.add_task("comparing", total=len(drawn))
-                    for each, begin in drawn:
-                        await checker.check(entities[each.entity_id], each, begin)
-                        bars.advance(task)
-                if options.repair:
-                    await checker.repair()
-            finally:
-                for tokens, _ in clients.values():
-                    await tokens.__aexit__(None, None, None)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(state_folder(settings.state_dir, exclusive=False))
+        store = await stack.enter_async_context(store_beside(settings))
+        coverage = [each for each in await store.coverage() if _chosen(each, options)]
+        if not coverage:
+            raise IngestError("verify: nothing of that is stored yet. Run: netatmo-ingestd status")
+        entities = {each["_id"]: _entity(each) for each in await store.modules()}
+        drawn = _draw([each for each in coverage if each.scale != "1day"], entities, options)
+        checker = _Checker(store, await _clients(settings, stack))
+        bars = stack.enter_context(
+            Progress(console=out, disable=options.json or not out.is_terminal)
+        )
+        for each, begin in bars.track(drawn, description="comparing"):
+            await checker.check(entities[each.entity_id], each, begin)
+        if options.repair:
+            await checker.repair()
     report = coverage_report(coverage, entities)
     result = checker.result
     if options.json:
-        print(json.dumps(_as_dict(result, report), default=_iso))  # noqa: T201
+        told = {**asdict(result), "coverage": report}
+        print(json.dumps(told, default=_iso))  # noqa: T201
     else:
         _show(result, report, options, out)
     wrong = len(result.differences) - result.repaired
     return 1 if wrong or result.failed else 0
 
 
-@asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[Store]:
-    """The store of the settings; the embedded one is started if no daemon runs it."""
-    uri = settings.store.uri.get_secret_value()
-    if not uri:
-        raise ConfigError(NO_STORE)
-    if not settings.store.embedded:
-        store = Store(uri, settings.store.database)
-        try:
-            yield store
-        finally:
-            await store.close()
-        return
-    async with embedded.opened(settings.state_dir / "store") as running:
-        store = Store(running, settings.store.database)
-        try:
-            yield store
-        finally:
-            await store.close()
+async def _clients(settings: Settings, stack: AsyncExitStack) -> dict[str, Client]:
+    http = await stack.enter_async_context(open_http())
+    clock = Clock(settings.clock.origin, settings.clock.speed)
+    clients = {}
+    for account in settings.accounts:
+        budget = open_budget(settings, settings.app_of(account).client_id, clock)
+        tokens, client = open_login(settings, account, http, clock, budget)
+        await stack.enter_async_context(tokens)
+        clients[account.name] = client
+    return clients
 
 
 def _chosen(coverage: Coverage, options: Options) -> bool:
@@ -199,22 +181,21 @@ class _Checker:
             reply = await client.call(
                 poll.endpoint.name, poll.params, priority=Priority.REREAD, purpose="reread"
             )
-        except (ApiError, IngestError) as error:
+        except IngestError as error:
             self.result.failed.append(f"{coverage.entity_id}: {error}")
             return
         parsed = poll.endpoint.parse(reply, poll)
         if not parsed.facts:
             return
+        end = min(parsed.facts[0].end, begin + WINDOW)
         # Of what is not covered yet nothing can be missing.
-        end = min(parsed.facts[0].end, begin + WINDOW, coverage.covered[-1][1])
-        told = {
-            each.time: each
-            for each in parsed.records
-            if isinstance(each, Measurement) and begin <= each.time < end
-        }
+        spans = intersect(coverage.covered, ((begin, end),))
+        rows = [each for each in parsed.records if isinstance(each, Measurement)]
+        told = {each.time: each for each in rows if covers(spans, each.time, each.time)}
         stored = {
             row["time"]: row["values"]
             for row in await self._store.rows(coverage.entity_id, coverage.scale, begin, end)
+            if covers(spans, row["time"], row["time"])
         }
         self.result.windows += 1
         self.result.rows += len(told)
@@ -258,68 +239,11 @@ class _Checker:
             await self._store.barrier()
 
 
-# --- the coverage report -----------------------------------------------------------------------
-
-
-def coverage_report(
-    coverage: Sequence[Coverage], entities: Mapping[str, Entity]
-) -> list[dict[str, Any]]:
-    """Of each module and scale: percent covered by year, holes, and empty stretches.
-
-    Its life begins with its set-up, or its first covered moment when that is earlier.
-    """
-    report = []
-    for each in sorted(coverage, key=lambda one: (one.entity_id, one.scale)):
-        entity = entities.get(each.entity_id)
-        begins = [each.covered[0][0]] if each.covered and each.scale != "1day" else []
-        if entity and entity.setup:
-            begins.append(entity.setup)
-        elif each.filled:
-            begins.append(each.filled[0][0])
-        begin = min(begins, default=each.asked)
-        if begin is None or each.asked is None:
-            continue
-        holes = ledger.missing(each, begin)
-        report.append(
-            {
-                "module": each.entity_id,
-                "name": entity.description["name"] if entity else "",
-                "scale": each.scale,
-                "percent": {
-                    str(year): _percent(span, holes) for year, span in _years(begin, each.asked)
-                },
-                "holes": [list(hole) for hole in holes],
-                "empty": [list(stretch) for stretch in ledger.empty(each)],
-                "empty_final": [
-                    list(stretch) for stretch in longer(each.confirmed, ledger.SILENCE)
-                ],
-            }
-        )
-    return report
-
-
-def _years(begin: datetime, end: datetime) -> Iterator[tuple[int, Interval]]:
-    for year in range(begin.year, end.year + 1):
-        first, last = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
-        yield year, (max(begin, first), min(end, last))
-
-
-def _percent(span: Interval, holes: Sequence[Interval]) -> float:
-    whole = total((span,))
-    covered = total(subtract((span,), intersect((span,), holes)))
-    # Rounded down: 100 is whole.
-    return int(1e4 * (covered / whole if whole else 1.0)) / 100
-
-
 # --- what one sees ------------------------------------------------------------------------------
 
 
 def _iso(value: Any) -> str:
     return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
-
-
-def _as_dict(result: Result, report: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {**asdict(result), "coverage": report}
 
 
 def _show(
@@ -360,6 +284,3 @@ def _show(
         )
     elif count:
         out.print("netatmo-ingestd verify --repair writes what the cloud says.")
-
-
-__all__ = ["Options", "Result", "coverage_report", "run"]
