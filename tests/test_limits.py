@@ -325,7 +325,7 @@ async def test_one_blocked_account_blocks_no_other(tmp_path: Path) -> None:
 
 
 async def test_history_is_spaced_evenly_over_what_is_left(tmp_path: Path) -> None:
-    """With 40 planned of 400, history gets one call each 10 s and never catches up."""
+    """With 40 planned of 400 one call goes each 10 s; of a long idleness 30 s are caught up."""
     clock = HandClock(auto=True)
     budget = a_budget(tmp_path, clock)
     budget.plan({"home": 40.0})
@@ -333,14 +333,79 @@ async def test_history_is_spaced_evenly_over_what_is_left(tmp_path: Path) -> Non
     clock.advance(100)
     await budget.reserve("home", Priority.REREAD)
 
-    waits = [await budget.reserve("home", Priority.HISTORY) for _ in range(3)]
+    waits = [await budget.reserve("home", Priority.HISTORY) for _ in range(6)]
 
     assert budget.granted("home") == 360.0
-    assert waits == pytest.approx([10, 10, 10], abs=0.01)
+    assert waits == pytest.approx([1, 1, 1, 7, 10, 10], abs=0.01)
+
+
+async def test_a_late_alarm_costs_history_no_call(tmp_path: Path) -> None:
+    """Calls that each leave some seconds late still number what was granted."""
+    clock = HandClock()
+    budget = a_budget(tmp_path, clock)
+    budget.plan({"home": 40.0})
+    made = 0
+
+    async def read() -> None:
+        nonlocal made
+        while True:
+            await budget.reserve("home", Priority.HISTORY)
+            made += 1
+
+    task = asyncio.create_task(read())
+    await settle()
+    for _ in range(3600 // 7):
+        clock.advance(7.0)  # whatever rang meanwhile rings now
+        await settle()
+    await drop([task])
+
+    assert made == pytest.approx(360, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("priority", "most"),
+    [(Priority.HISTORY, 18), (Priority.REREAD, 18), (Priority.TRAILING, 20), (Priority.EVENTS, 20)],
+)
+async def test_background_work_leaves_two_calls_of_the_target(
+    priority: Priority, most: int, tmp_path: Path
+) -> None:
+    """In no hour do late re-reads and history take the last two calls of the target."""
+    clock = HandClock()
+    budget = a_budget(tmp_path, clock, per_hour=20)
+    times: list[float] = []
+
+    async def read() -> None:
+        while True:
+            await budget.reserve("home", priority)
+            times.append(clock.monotonic())
+
+    task = asyncio.create_task(read())
+    await run_out(clock, [task], 3 * 3600)
+    await drop([task])
+
+    assert most_in(times, 3600 - 1) == most
+
+
+async def test_live_calls_that_found_the_hour_full_are_counted_once(tmp_path: Path) -> None:
+    """`held` counts a live call that a full window made wait, not one that waited for its turn."""
+    clock = HandClock()
+    budget = a_budget(tmp_path, clock, per_10s=5)
+    calls = [asyncio.create_task(budget.reserve("home", Priority.LIVE)) for _ in range(5)]
+    calls.append(asyncio.create_task(budget.reserve("home", Priority.TRAILING)))
+    await settle()
+    assert budget.usage("home").held == 0
+
+    await run_out(clock, calls, 4.5)
+    calls += [asyncio.create_task(budget.reserve("home", Priority.LIVE)) for _ in range(2)]
+    await run_out(clock, calls, 60)
+
+    assert all(call.done() for call in calls)
+    assert budget.usage("home").held == 2
+    assert budget.usage("other").held == 0
 
 
 async def test_history_of_all_accounts_shares_the_application(tmp_path: Path) -> None:
-    """Ten accounts with room for 390 each share what the application has, in turn."""
+    """Ten accounts share what the application has, in turn; 30 s before the first are made good."""
     clock = HandClock()
     budget = a_budget(tmp_path, clock)
     names = [f"home{number}" for number in range(10)]
@@ -356,7 +421,8 @@ async def test_history_of_all_accounts_shares_the_application(tmp_path: Path) ->
     await run_out(clock, tasks, 1800)
     await drop(tasks)
 
-    assert sum(made.values()) == pytest.approx((1960 - 100) / 2, abs=2)
+    spacing_s = 3600 / (1960 - 100)
+    assert sum(made.values()) == pytest.approx((1800 + 30) / spacing_s, abs=2)
     assert max(made.values()) - min(made.values()) <= 2
 
 

@@ -559,7 +559,7 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "auth_url": "https://other.example", "origin": "5", "speed": "1", "weather": "11m",
         "trailing": "31m", "per_hour": "399", "per_10s": "49", "max_bytes": "2000000",
         "bulk_size": "499", "max_bulks_per_second": "3", "port": "8736", "format": "json",
-        "state_dir": "/x",
+        "state_dir": "/x", "since": "2020-01-01",
     }  # fmt: skip
     ignored = []
     for name in config._environment_names():

@@ -6,6 +6,7 @@ Single answers are cases under data/weather (measure_*); here are the claims tha
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -95,12 +96,12 @@ def test_a_window_ends_at_the_clouds_now() -> None:
 
     (fact,) = parse({str(epoch(ahead)): [1, 2]}).facts
 
-    assert fact.end == SERVER.replace(microsecond=0)
-    assert fact.newest == ahead.replace(microsecond=0)
+    assert fact.end == fact.asked == SERVER.replace(microsecond=0)
+    assert (fact.rows, fact.newest, fact.filled) == (0, None, ())
 
 
 def test_a_full_page_ends_at_its_newest_row() -> None:
-    """A full page covers up to its newest row, and the next one begins a second later."""
+    """A full page covers up to its newest row; the next begins a second later, of the same walk."""
     body = {str(epoch(BEGIN) + 300 * place): [place, None] for place in range(PAGE_ROWS)}
     newest = BEGIN + timedelta(seconds=300 * (PAGE_ROWS - 1))
 
@@ -108,7 +109,9 @@ def test_a_full_page_ends_at_its_newest_row() -> None:
 
     (fact,), (want,) = parsed.facts, parsed.wants
     assert (fact.begin, fact.end, fact.rows) == (BEGIN, newest + SECOND, PAGE_ROWS)
-    assert want == poll(newest + SECOND)
+    assert (fact.newest, fact.filled) == (newest, ((BEGIN, newest + SECOND),))
+    assert (fact.whole, fact.walked) == (False, None)
+    assert want == replace(poll(newest + SECOND), walked=BEGIN)
 
 
 def test_rows_without_a_value_fill_a_page_too() -> None:
@@ -118,7 +121,8 @@ def test_rows_without_a_value_fill_a_page_too() -> None:
 
     parsed = parse({**good, **nulls, "soon": [1, 2]})
 
-    assert parsed.facts[0].rows == 1
+    assert parsed.facts[0].rows == PAGE_ROWS - 1
+    assert len(parsed.records) == 1
     assert parsed.facts[0].end == BEGIN + timedelta(seconds=300 * (PAGE_ROWS - 1)) + SECOND
     assert len(parsed.wants) == 1
 
@@ -149,7 +153,7 @@ def test_optimized_pages_are_counted_by_point() -> None:
 
 def test_a_poll_without_module_is_a_bug_of_ours() -> None:
     """Parsing rows for nothing in particular raises instead of storing rows without an owner."""
-    with pytest.raises(ValueError, match="for a module"):
+    with pytest.raises(ValueError, match="of an entity"):
         parse_rows(Reply({}, SERVER, SERVER, b""), Poll(MEASURE, "home"))
 
 

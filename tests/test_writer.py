@@ -29,7 +29,7 @@ from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.settings import WriterSettings
 from netatmo_ingestd.spool import Spool
 from netatmo_ingestd.upserts import SAMPLES, Operation, from_coverage, operations, to_coverage
-from netatmo_ingestd.writer import Writer
+from netatmo_ingestd.writer import INDEX_VERSION, Writer
 from tests.stores import until
 from tests.wire import Document, Documents
 
@@ -464,7 +464,7 @@ async def test_restart_while_indexes_are_made_makes_them_again(bench: Bench) -> 
     await bench.steps()
 
     assert bench.store.calls.count("make_indexes anew") == 2
-    assert (await bench.spool.meta())["indexes"] == "1"
+    assert (await bench.spool.meta())["indexes"] == INDEX_VERSION
     bench.begin(anew=True)
     await bench.steps()
     assert bench.store.calls.count("make_indexes anew") == 2
