@@ -33,6 +33,7 @@ async def test_down_for_a_day(tmp_path: Path) -> None:
             house.start()
             house.mark()
             await store.stop()
+            _store_is_down(house)
             began, calls, waiting = house.now, house.cloud.calls(), []
 
             while house.now < began + DAY:
@@ -68,7 +69,7 @@ async def test_absent_at_start(tmp_path: Path) -> None:
                 house=house,
             )
             first_reads = house.now
-            assert house.status()["store"]["state"] == "down"
+            _store_is_down(house)
             assert not house.coverage()
             await store.restart()
 
@@ -157,9 +158,14 @@ async def test_small_spool_fills_up(tmp_path: Path) -> None:
             calls, moment = house.cloud.calls(), house.now
             await asyncio.sleep(6.0)
             polled, hours = house.cloud.calls() - calls, (house.now - moment) / 3600
+            until(
+                lambda: house.status()["spool"]["polling_paused"],
+                within=15,
+                what="the status says that polling pauses",
+                house=house,
+            )
             report = house.status()
             tell(f"{polled} calls in {hours:.1f} hours of a full spool; {report['spool']}")
-            assert report["spool"]["polling_paused"]
             assert report["spool"]["fill"] > 0.9
             assert not report["healthy"]
             assert polled <= 1
@@ -186,6 +192,15 @@ def _let_writer_rest(house: House) -> None:
         return len(revisions) > 8 and len(set(revisions[-8:])) == 1
 
     until(rests, within=30, what="the writer rests", house=house, every=0.15)
+
+
+def _store_is_down(house: House) -> None:
+    until(
+        lambda: house.status()["store"]["state"] == "down",
+        within=30,
+        what="the status says that the store is down",
+        house=house,
+    )
 
 
 def _paused_no_more(house: House) -> None:
