@@ -71,11 +71,17 @@ KINDS: Mapping[str, Kind] = {
     "token_soon": _token(),
     "token_expire_in_only": _token(commit=True),
     "token_huge": _token(size=MIB),
-    # the world: silence and time
+    # the world: silence and time. `module` is a module, a station with all behind it, or None for
+    # everything; windows are [begin, end) in epoch seconds. Without `begin`: from the beginning for
+    # gap and revised, from the arming for late and offline
     "unreachable": _world(),
     "late": _world(hours=6.0, begin=None, end=None),
+    # Measured nothing; with both open it never reported at all.
     "gap": _world(begin=None, end=None),
+    # No upload; the first one behind it brings all rows, or with buffered=False those of the window
+    # are lost, or they come only newest_first_s after the end while fresh ones are seen at once.
     "offline": _world(begin=None, end=None, buffered=True, newest_first_s=0),
+    # The corrected value is seen once a row is after_s old.
     "revised": _world(type="Temperature", delta=0.5, begin=None, end=None, after_s=0),
     "future": _world(ahead_s=YEARS_10, where="measure"),
     # the world: descriptions
@@ -91,6 +97,7 @@ KINDS: Mapping[str, Kind] = {
     "favourite": _world(),
     "read_only": _world(),
     "vanished": _world(),
+    # From `at` on (default: the arming) World.successor stands in the place of a module.
     "replaced": _world(at=None),
     # at once
     "expire_access": Kind(ACTION, {}),

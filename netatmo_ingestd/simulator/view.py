@@ -154,9 +154,10 @@ class View:
         holes = [_window(fault, -math.inf) for fault in self.touching("gap", module)]
         for fault in self.touching("offline", module):
             begin, end = _window(fault, fault.armed)
-            if end <= horizon and not fault.params["buffered"]:
+            over = begin < end <= horizon
+            if over and not fault.params["buffered"]:
                 holes.append((begin, end))
-            elif end <= horizon < end + fault.params["newest_first_s"]:
+            elif over and horizon < end + fault.params["newest_first_s"]:
                 holes.append((self._upload(module, math.ceil(begin) - 1) + 1, end))
         for fault in self.touching("late", module):
             begin, end = _window(fault, fault.armed)
