@@ -229,6 +229,9 @@ def _show_plan(modules: Sequence[Module], options: Options, out: Console, note: 
         )
     show_table(table, out)
     requests, eta_s = sum(each.requests for each in modules), _as_dict(modules)["eta_s"]
+    if not requests:
+        out.print("Nothing is missing.")
+        return
     out.print(
         f"{requests} requests, about {ago(eta_s)} at the current budget. {note}", soft_wrap=True
     )

@@ -214,7 +214,7 @@ def coverage_report(
         begin = min(begins, default=each.asked)
         if begin is None or each.asked is None:
             continue
-        holes = ledger.missing(each, begin)
+        holes, life = ledger.missing(each, begin), ((begin, each.asked),)
         report.append(
             {
                 "module": each.entity_id,
@@ -223,14 +223,16 @@ def coverage_report(
                 "percent": {
                     str(year): _percent(span, holes) for year, span in _years(begin, each.asked)
                 },
-                "holes": [list(hole) for hole in holes],
-                "empty": [list(stretch) for stretch in ledger.empty(each)],
-                "empty_final": [
-                    list(stretch) for stretch in longer(each.confirmed, ledger.SILENCE)
-                ],
+                "holes": _listed(holes),
+                "empty": _listed(intersect(ledger.empty(each), life)),
+                "empty_final": _listed(intersect(longer(each.confirmed, ledger.SILENCE), life)),
             }
         )
     return report
+
+
+def _listed(intervals: Sequence[Interval]) -> list[list[datetime]]:
+    return [list(each) for each in intervals]
 
 
 def _years(begin: datetime, end: datetime) -> Iterator[tuple[int, Interval]]:
