@@ -23,6 +23,7 @@ from netatmo_ingestd.spool import Spool
 REFUSED_FOR = timedelta(days=1)
 REMIND_EVERY = 100
 HISTORY_BOUND = 0.8  # of the spool: the rest is for what the cloud shows only now
+HISTORY_AHEAD = 10_000  # records: fresh readings do not queue behind hours of history
 NEAR_BOUND = 0.9
 FULL_RETRY_S = 300.0  # a disk that others filled tells nobody when it has room again
 LOGIN = "login"  # the key under which a lost login counts as failing
@@ -51,7 +52,8 @@ class Room:
 
     def is_there(self, priority: Priority) -> bool:
         """Whether an answer can be kept; once full, only when something has left."""
-        if priority >= Priority.REREAD and self._spool.fill >= HISTORY_BOUND:
+        ahead = self._spool.fill >= HISTORY_BOUND or self._spool.records >= HISTORY_AHEAD
+        if priority >= Priority.REREAD and ahead:
             return False
         if self.paused:
             if self._spool.fill > NEAR_BOUND:

@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from rich.table import Table
 from netatmo_ingestd import build, daemon, login, logs
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.errors import ConfigError, IngestError
+from netatmo_ingestd.models import Interval
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.process import Stop
 from netatmo_ingestd.settings import (
@@ -287,13 +288,18 @@ async def _compare(parts: build.Parts, options: Options, cloud: dict[str, Any]) 
     await parts.writer.drain(time.monotonic() + 60)
     asked_until = parts.clock.time()
     world = World(options.seed, options.stations, origin=cloud["origin"])
-    begins = {each.entity_id: each.covered[0][0] for each in await parts.store.coverage()}
+    covered = {
+        each.entity_id: each.covered
+        for each in await parts.store.coverage()
+        if each.scale == "max" and each.covered
+    }
     # A module that was never read must not look complete: it is held against the others' window.
-    default = max(begins.values(), default=datetime.fromtimestamp(visible_at - 3600, UTC))
+    last = max((spans[-1][0] for spans in covered.values()), default=None)
+    begin = last or datetime.fromtimestamp(visible_at - 3600, UTC)
     total = Comparison()
     for module in world.modules():
-        begin = begins.get(module.id, default)
-        one = await _compare_module(parts.store, world, module.id, begin, visible_at, asked_until)
+        spans = covered.get(module.id, ((begin, begin),))
+        one = await _compare_module(parts.store, world, module.id, spans, visible_at, asked_until)
         total = Comparison(
             **{name: getattr(total, name) + getattr(one, name) for name in asdict(total)}
         )
@@ -304,18 +310,25 @@ async def _compare_module(
     store: Store,
     world: World,
     module_id: str,
-    begin: datetime,
+    spans: Sequence[Interval],
     visible_at: float,
     asked_until: float,
 ) -> Comparison:
-    end = datetime.fromtimestamp(asked_until, UTC) + timedelta(days=1)
+    """What the ledger covers has to be there, and everything since the last hole in it."""
+    begin, end = spans[0][0], datetime.fromtimestamp(asked_until, UTC) + timedelta(days=1)
     stored: dict[int, list[dict[str, Any]]] = {}
     day = begin
     while day < end:
         for row in await store.rows(module_id, "max", day, min(end, day + timedelta(days=7))):
             stored.setdefault(int(row["time"].timestamp()), []).append(row["values"])
         day += timedelta(days=7)
-    visible = dict(world.samples(module_id, begin.timestamp(), visible_at, visible_at=visible_at))
+    due = [(first.timestamp(), last.timestamp() - 1) for first, last in spans[:-1]]
+    due.append((spans[-1][0].timestamp(), visible_at))
+    visible = {
+        epoch
+        for first, last in due
+        for epoch, _ in world.samples(module_id, first, last, visible_at=visible_at)
+    }
     shown = dict(world.samples(module_id, begin.timestamp(), asked_until, visible_at=asked_until))
     types = MODULE_TYPES[world.by_id[module_id].type].history
     return Comparison(

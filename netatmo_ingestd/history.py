@@ -133,6 +133,9 @@ class Historian:
                     return
                 await self._rest(stop, LOOK_S)
                 continue
+            if not account.room.is_there(step.poll.endpoint.priority):
+                await self._rest(stop, 0.0)
+                continue
             wants = await account.ask(pages.pop(0) if pages else step.poll, EVERY)
             if wants is None:
                 pages.clear()  # the walk begins again

@@ -483,11 +483,11 @@ class House:
         finally:
             client.close()
 
-    def coverage(self) -> dict[str, dict[str, Any]]:
+    def coverage(self, scale: str = "max") -> dict[str, dict[str, Any]]:
         """The ledger's documents by module; empty while the store is down."""
         with contextlib.suppress(PyMongoError), self.database() as database:
             found = database["coverage"].find({"_id": {"$ne": "_barrier"}})
-            return {each["entity_id"]: each for each in found}
+            return {each["entity_id"]: each for each in found if each["scale"] == scale}
         return {}
 
     def modules(self) -> list[str]:
@@ -502,12 +502,10 @@ class House:
 
     def covered_since(self, moment: float) -> bool:
         """Whether every module was read, and that stored, after `moment` (simulated)."""
-        ends = {
-            module: max(end.timestamp() for _, end in document["covered"])
-            for module, document in self.coverage().items()
-            if document["covered"]
+        asked = {
+            module: document["asked"].timestamp() for module, document in self.coverage().items()
         }
-        return all(ends.get(module, 0.0) > moment for module in self.modules())
+        return all(asked.get(module, 0.0) > moment for module in self.modules())
 
     def settle(self, within: float = 60.0) -> float:
         """Wait until whatever is visible now must be stored; that moment (simulated)."""
@@ -622,7 +620,7 @@ def opened(
 
     days      history before the start; a start reads at most 3.5 days of it
     account   further keys of each [[accounts]] section
-    sections  further sections of the settings
+    sections  further sections of the settings; without `history` older rows are left alone
     """
     require_extra()
     cloud = Cloud(
@@ -636,6 +634,7 @@ def opened(
         "netatmo": {"api_url": cloud.url, "auth_url": cloud.url},
         "clock": {"origin": cloud.clock.origin, "speed": cloud.clock.speed},
         "log": {"level": "info", "format": "json"},
+        "history": {"since": "never"},
         **sections,
     }
     logins = [

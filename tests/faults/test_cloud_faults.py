@@ -145,7 +145,7 @@ def test_rows_of_the_future(tmp_path: Path) -> None:
         began = house.now
         until(lambda: house.now > began + 3 * HOUR, within=60, what="three hours", house=house)
         # The newest place in the ledger is the cloud's own now, not that of the stray row.
-        ends = [document["covered"][-1][1].timestamp() for document in house.coverage().values()]
+        ends = [document["asked"].timestamp() for document in house.coverage().values()]
         newest = [document["newest"].timestamp() for document in house.coverage().values()]
         assert max(*ends, *newest) <= house.now
         with house.database() as database:
