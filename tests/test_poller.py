@@ -321,7 +321,7 @@ def test_next_due_is_the_first_moment_of_the_grid(
 
 @given(MOMENTS, AGES)
 def test_a_trailing_read_begins_at_the_newest_row_or_earlier(now: datetime, age: timedelta) -> None:
-    """It begins 3 h back or at an older newest row, on a whole second, and at most 3.5 days back."""
+    """It begins 3 h back or at an older newest row, on a whole second; at most 3.5 days back."""
     newest = now.replace(microsecond=0) - age
 
     begin = trailing_begin(now, newest, first=False)
