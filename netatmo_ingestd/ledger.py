@@ -180,7 +180,12 @@ class Ledger:
 
     def load(self, documents: Iterable[Coverage]) -> None:
         """Take what the store says, and keep what lies on the spool."""
-        self.absorb(documents)
+        for each in documents:
+            self.absorb((each,))
+            ahead = self._coverage[each.entity_id, each.scale]
+            if ahead.types == each.types:
+                # A first read after the start is no late re-read: it knew not how far those were.
+                self._coverage[each.entity_id, each.scale] = replace(ahead, reread=each.reread)
         self.loaded = True
 
     def forget(self) -> None:
