@@ -26,6 +26,7 @@ OWNERSHIP = timedelta(days=7)
 """How long an account that stopped reading a module stays the owner of its history."""
 SILENCE = timedelta(hours=6)
 CONFIRM_AFTER = timedelta(hours=24)
+_NEXT = timedelta(seconds=1)
 DEPTHS: tuple[tuple[timedelta, timedelta], ...] = (
     (timedelta(days=1), timedelta(days=2)),
     (timedelta(days=7), timedelta(days=14)),
@@ -114,7 +115,8 @@ def _alone(fact: Fact, moment: datetime) -> Coverage:
             quiet=add((), known, fact.end),
             filled=fact.filled,
             newest=fact.newest,
-            asked=fact.end,
+            # Behind a full page may be more: what follows it is missing until somebody looks.
+            asked=fact.end if fact.whole else fact.end + _NEXT,
             reread=(fact.asked,) * len(depths(fact.scale)),
             owner=fact.account,
             owned=moment,
