@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_row_without_quantities_has_no_empty_operator() -> None:
 
 def test_summary_is_one_document_a_local_day() -> None:
     """A day is addressed by its date; folds are doubles, moments dates, each under its own path."""
-    folds = {"temperature_min": 3, "temperature_min_time": NOON}
+    folds: dict[str, Any] = {"temperature_min": 3, "temperature_min_time": NOON}
     until = NOON + timedelta(hours=23)
     day = Summary("home", "h", "d", "m", "NAMain", "2026-03-14", NOON, until, folds, "getmeasure")
     [found] = ops(day)
@@ -243,6 +244,34 @@ def test_coverage_comes_back_as_it_was() -> None:
     stored = bson.decode(bson.encode(from_coverage(coverage, 3)), AWARE)
 
     assert to_coverage(stored) == coverage
+
+
+def test_coverage_of_ten_years_stays_small() -> None:
+    """Ten years with 300 outages, each a piece of every list, take less than 64 KiB."""
+    hour, pieces = timedelta(hours=1), []
+    for number in range(300):
+        begin = NOON + number * timedelta(days=12) + timedelta(seconds=number)
+        pieces.append((begin, begin + 50 * hour))
+    coverage = Coverage(
+        entity_id="70:ee:50:00:00:01",
+        scale="max",
+        types=("Temperature", "CO2", "Humidity", "Pressure", "Noise"),
+        covered=tuple(pieces),
+        newest=pieces[-1][1],
+        owner="home",
+        owned=NOON,
+        filled=tuple((one + step * hour, one + (step + 8) * hour)
+                     for one, _ in pieces for step in (0, 20, 40)),
+        once=tuple((begin + 8 * hour, begin + 20 * hour, NOON) for begin, _ in pieces),
+        confirmed=tuple((begin + 28 * hour, begin + 40 * hour) for begin, _ in pieces),
+        asked=pieces[-1][1],
+        reread=(NOON, NOON),
+    )  # fmt: skip
+
+    stored = bson.encode(from_coverage(coverage, 1))
+
+    assert len(stored) < 64 << 10
+    assert to_coverage(bson.decode(stored, AWARE)) == replace(coverage, rev=1)
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,22 @@ Hours count from START, so that examples stay short; a row is an instant and tak
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+
+from hypothesis import strategies as st
 
 from netatmo_ingestd.intervals import join
-from netatmo_ingestd.ledger import SILENCE
+from netatmo_ingestd.ledger import SILENCE, merge
 from netatmo_ingestd.models import Coverage, Entity, Fact, Interval, Priority
 from netatmo_ingestd.sources.measure import answered, rows_poll
 
 START = datetime(2025, 11, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
+BEGIN, NOW = 0, 60  # hours of the generated histories
 TYPES = ("Temperature", "CO2")
 MODULE = Entity("me", "module", "m", "h", "d", "NAMain", {})
 
@@ -102,3 +106,26 @@ def coverage(
         asked=end if asked is None else at(asked),
         reread=tuple(at(each) for each in reread),
     )
+
+
+rows = st.dictionaries(
+    st.integers(BEGIN, NOW - 1),
+    st.just(0) | st.integers(10, NOW + 10),  # some are visible only later
+    max_size=25,
+).map(lambda told: {float(hour): float(max(hour, shown)) for hour, shown in told.items()})
+truths = st.builds(Truth, rows, st.integers(2, 6))
+questions = st.lists(
+    st.tuples(st.integers(BEGIN, NOW - 1), st.integers(1, NOW)), min_size=1, max_size=10
+)
+
+
+def folded(facts: Iterable[Fact], first: Coverage | None = None) -> Coverage:
+    found = reduce(lambda known, fact: merge(known, fact, fact.asked), facts, first)
+    assert found is not None
+    return found
+
+
+def answers(truth: Truth, asked: Sequence[tuple[int, int]]) -> list[Fact]:
+    """Answers to questions (from where on, asked when), in the order of asking."""
+    ordered = sorted(asked, key=lambda each: each[1])
+    return [truth.answer(begin, when) for begin, when in ordered if begin < when]
