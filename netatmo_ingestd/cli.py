@@ -5,15 +5,12 @@ Exit codes: 0 fine, 1 unhealthy, 2 configuration, 3 login needed, 4 busy.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Coroutine
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -31,13 +28,11 @@ from netatmo_ingestd import (
     terminal,
     verify,
 )
-from netatmo_ingestd.config import load
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.process import Stop
 from netatmo_ingestd.settings import Settings
+from netatmo_ingestd.startup import complain, fail, run, settings_of
 
-_T = TypeVar("_T")
-_PLACES = (Path("config.toml"), Path("/etc/netatmo-ingestd/config.toml"))
 # typer uses the installed click, or from 0.29 on a copy of its own: whichever it is.
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -104,46 +99,6 @@ def _misused(error: Any) -> NoReturn:
     fail(f"{error.format_message().rstrip('.')}. Try: {command} --help", ConfigError.exit_code)
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """One line: what, where, what to do."""
-    _complain(message)
-    raise SystemExit(code)
-
-
-def _complain(message: str) -> None:
-    line = " ".join(logs.REDACTOR.clean(message).split())
-    print(f"netatmo-ingestd: {line}", file=sys.stderr)  # noqa: T201
-
-
-def _settings(path: Path | None) -> Settings:
-    named = os.environ.get("NETATMO_INGESTD_CONFIG")
-    if path is None and named:
-        path = Path(named)
-    if path is None:
-        path = next((place for place in _PLACES if _is_there(place)), None)
-    settings = load(path)
-    logs.setup(settings.log.level, settings.log.format)
-    apps = (*settings.accounts, *settings.apps.values())
-    logs.REDACTOR.protect("conf", [each.client_secret.get_secret_value() for each in apps])
-    uri = settings.store.uri.get_secret_value()
-    password = urlsplit(uri).password or ""
-    logs.REDACTOR.protect("conf:store", [password, unquote(password)])
-    return settings
-
-
-def _is_there(place: Path) -> bool:
-    """True also for a file in a folder that we may not enter: reading it then says so."""
-    try:
-        return place.exists()
-    except PermissionError:
-        return True
-
-
-def _run(work: Coroutine[Any, Any, _T]) -> _T:
-    os.umask(0o077)
-    return asyncio.run(work)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         out.print(f"netatmo-ingestd {__version__}")
@@ -198,7 +153,7 @@ def _demo(
         state_dir=state_dir,
         json=as_json,
     )
-    raise typer.Exit(_run(demo.run(options, out)))
+    raise typer.Exit(run(demo.run(options, out)))
 
 
 @app.command("simulator")
@@ -253,10 +208,10 @@ def _login(
     """
     if paste + refresh_token_stdin + password > 1:
         raise ConfigError("login: choose one of --paste, --refresh-token-stdin, --password")
-    settings = _settings(config)
+    settings = settings_of(config)
     chosen = settings.find_account(account)
     way = "paste" if paste else "token" if refresh_token_stdin else "password" if password else ""
-    raise typer.Exit(_run(terminal.log_in(settings, chosen.name, way, out)))
+    raise typer.Exit(run(terminal.log_in(settings, chosen.name, way, out)))
 
 
 @app.command("run")
@@ -273,8 +228,8 @@ def _run_daemon(
       netatmo-ingestd run --config config.toml
       netatmo-ingestd run --once
     """
-    settings = _settings(config)
-    raise typer.Exit(_run(_daemon(settings, once)))
+    settings = settings_of(config)
+    raise typer.Exit(run(_daemon(settings, once)))
 
 
 @app.command("status")
@@ -295,7 +250,7 @@ def _status(
       netatmo-ingestd status
       mongosh "$(netatmo-ingestd status --store-uri)"
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     if store_uri:
         print(_store_uri(settings))  # noqa: T201
         return
@@ -345,7 +300,7 @@ def _backfill(
         dry_run=dry_run,
         json=as_json,
     )
-    raise typer.Exit(_run(backfill.run(_settings(config), options, out)))
+    raise typer.Exit(run(backfill.run(settings_of(config), options, out)))
 
 
 @app.command("verify")
@@ -374,7 +329,7 @@ def _verify(
     options = verify.Options(
         windows=windows, account=account, module=module, repair=repair, json=as_json, seed=seed
     )
-    raise typer.Exit(_run(verify.run(_settings(config), options, out)))
+    raise typer.Exit(run(verify.run(settings_of(config), options, out)))
 
 
 @app.command("doctor")
@@ -385,8 +340,8 @@ def _doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     Example:
       netatmo-ingestd doctor --config config.toml
     """
-    settings = _settings(config)
-    findings = _run(doctor.examine(settings))
+    settings = settings_of(config)
+    findings = run(doctor.examine(settings))
     if as_json:
         print(json.dumps([finding.as_dict() for finding in findings], indent=1))  # noqa: T201
     else:
@@ -427,5 +382,5 @@ async def _daemon(settings: Settings, once: bool) -> int:
             return 0
         problems = await daemon.run_once(settings, stop)
     for problem in problems:
-        _complain(problem)
+        complain(problem)
     return 0 if not problems else 3 if all(p.startswith("login") for p in problems) else 1

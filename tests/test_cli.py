@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from netatmo_ingestd import __version__, cli, logs
+from netatmo_ingestd import __version__, cli, logs, startup
 from netatmo_ingestd.errors import Busy, ConfigError, IngestError, LoginRequired, StoreUnavailable
 from netatmo_ingestd.process import state_folder
 from tests.stores import require_extra, until
@@ -66,7 +66,7 @@ def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("NETATMO_INGESTD_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_PLACES", (Path("config.toml"),))
+    monkeypatch.setattr(startup, "_PLACES", (Path("config.toml"),))
 
 
 @pytest.fixture
@@ -310,8 +310,8 @@ def test_a_settings_file_that_may_not_be_read(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from netatmo_ingestd import cli\n"
-        "cli._PLACES = (Path('closed/config.toml'),)\n"
+        "from netatmo_ingestd import cli, startup\n"
+        "startup._PLACES = (Path('closed/config.toml'),)\n"
         "os.setuid(65534)\n"
         "sys.argv = ['netatmo-ingestd', 'status']\n"
         "cli.main()\n"
@@ -429,7 +429,10 @@ def report(folder: Path, **changes: Any) -> None:
         "time": "2026-03-14T12:00:00+00:00", "drift": {}, "modules": [],
         "accounts": {"home": {"login": login, "budget": budget, "failing": {}, "late": []}},
         "spool": {"records": 0, "fill": 0.0, "polling_paused": False, "damaged": None},
-        "store": {"name": "h", "state": "writing", "written": 1, "rejected": 0, "warnings": {}},
+        "store": {
+            "name": "h", "state": "writing", "written": 1, "rejected": 0, "revised": 0,
+            "warnings": {}, "bytes": None, "bytes_per_day": None,
+        },
         "troubles": [], "hints": [], "healthy": True,
     }  # fmt: skip
     (folder / "state").mkdir(exist_ok=True, mode=0o700)

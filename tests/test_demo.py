@@ -73,9 +73,9 @@ def documents(world: World, module_id: str) -> list[dict[str, Any]]:
 
 
 async def compare(store: Any, world: World, module_id: str) -> Comparison:
-    begin = datetime.fromtimestamp(BEGIN, UTC)
+    covered = (datetime.fromtimestamp(BEGIN, UTC), datetime.fromtimestamp(ORIGIN, UTC))
     return await demo._compare_module(
-        cast("Store", store), world, module_id, begin, ORIGIN, ORIGIN + 600
+        cast("Store", store), world, module_id, (covered,), ORIGIN, ORIGIN + 600
     )
 
 

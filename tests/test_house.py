@@ -20,6 +20,7 @@ PACKAGE = ROOT / "netatmo_ingestd"
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"startup"},
     {"demo", "backfill", "verify"},
     {"terminal"},
     {"doctor"},
@@ -46,7 +47,7 @@ HOMES = {
     "apscheduler": {"poller"},
     "sqlite3": {"spool", "doctor"},
     "authlib": {"grants", "login"},
-    "httpx": {"bodies", "client", "grants", "oauth", "login", "daemon"},
+    "httpx": {"bodies", "client", "grants", "oauth", "login", "build"},
 }
 
 
@@ -186,7 +187,9 @@ def test_every_logged_event_is_documented() -> None:
     """Each event name in the code is a name of logs.EVENTS, and none there is unused."""
     source = "\n".join(path.read_text() for path in PACKAGE.glob("*.py") if path.stem != "logs")
     used = set(
-        re.findall(r'"((?:daemon|clock|login|poll|budget|parse|spool|store)\.[a-z_]+)"', source)
+        re.findall(
+            r'"((?:daemon|clock|login|poll|history|budget|parse|spool|store)\.[a-z_]+)"', source
+        )
     )
     used |= {f"module.{what}" for what in ("added", "changed", "vanished", "returned")}
     used -= {"daemon.lock", "store.log", "store.uri", "spool.db", "spool.ballast"}

@@ -50,9 +50,12 @@ def healthy() -> dict[str, Any]:
             "id": "02:00:00:00:00:01", "account": "home", "name": "Garden", "home": "Home",
             "type": "NAModule1", "reachable": True, "vanished": False,
             "newest": "2026-03-14T11:55:00+00:00",
+            "history": {"since": "2024-03-14T00:00:00+00:00", "covered": 0.98765, "rows": 9000,
+                        "requests": 9, "eta_s": 90},
         }],
         "spool": {"records": 0, "fill": 0.0, "polling_paused": False, "error": "", "damaged": None},
         "store": {"name": "mongo", "state": "writing", "reason": "", "written": 5, "rejected": 0,
+                  "revised": 2, "bytes": 12_300_000, "bytes_per_day": None,
                   "warnings": {}},
     }  # fmt: skip
 
