@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 from netatmo_ingestd.intervals import join
 from netatmo_ingestd.ledger import SILENCE, merge
 from netatmo_ingestd.models import Coverage, Entity, Fact, Interval, Priority
+from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.measure import answered, rows_poll
+from netatmo_ingestd.sources.quantities import day_types
 
 START = datetime(2025, 11, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
 BEGIN, NOW = 0, 60  # hours of the generated histories
 TYPES = ("Temperature", "CO2")
+MAIN_TYPES = MODULE_TYPES["NAMain"].history
+DAY_TYPES_OF_MAIN = tuple(day_types(MAIN_TYPES))
 MODULE = Entity("me", "module", "m", "h", "d", "NAMain", {})
 
 
