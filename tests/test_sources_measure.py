@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from netatmo_ingestd.models import Entity, Measurement
-from netatmo_ingestd.polls import Parsed, Poll, Reply
+from netatmo_ingestd.models import Entity, Measurement, Priority
+from netatmo_ingestd.polls import ModuleType, Parsed, Poll, Reply
 from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.measure import (
     MEASURE,
     PAGE_ROWS,
+    history_scale,
     history_types,
     parse_rows,
     rows_poll,
@@ -181,3 +182,113 @@ def test_pages_bring_every_row_once(count: int) -> None:
     assert found == stamps
     assert [end for _, end in windows[:-1]] == [begin for begin, _ in windows[1:]]
     assert (windows[0][0], windows[-1][1]) == (BEGIN, SERVER.replace(microsecond=0))
+
+
+# --- bucketed scales ------------------------------------------------------------------------------
+
+BUCKETS = [("30min", 1800), ("1hour", 3600), ("3hours", 10800)]
+
+
+def bucketed(scale: str, begin: datetime, priority: Priority = Priority.TRAILING) -> Poll:
+    return rows_poll("home", module(), ("Temperature",), begin, scale=scale, priority=priority)
+
+
+@pytest.mark.parametrize(("scale", "width_s"), BUCKETS)
+def test_buckets_are_asked_on_one_grid(scale: str, width_s: int) -> None:
+    """Whatever moment is asked from, a bucket edge of UTC is: a row has one stamp on every page."""
+    odd = BEGIN + timedelta(hours=7, minutes=47, seconds=3)
+
+    asked = bucketed(scale, odd)
+
+    assert asked.begin is not None
+    assert epoch(asked.begin) % width_s == 0
+    assert timedelta(0) <= odd - asked.begin < timedelta(seconds=width_s)
+    assert asked.params["date_begin"] == str(epoch(asked.begin))
+    assert asked.params["scale"] == asked.scale == scale
+
+
+@pytest.mark.parametrize(("scale", "width_s"), BUCKETS)
+def test_only_whole_buckets_are_established(scale: str, width_s: int) -> None:
+    """The bucket of now still changes: it is stored, and asked for again."""
+    width = timedelta(seconds=width_s)
+    server = SERVER + timedelta(minutes=1)  # noon is an edge of all three
+    edge = server.replace(minute=0, second=0, microsecond=0)
+    body = {str(epoch(edge - 2 * width)): [1], str(epoch(edge - width)): [2], str(epoch(edge)): [3]}
+
+    parsed = parse_rows(Reply(body, server, server, b""), bucketed(scale, BEGIN))
+
+    (fact,) = parsed.facts
+    assert [epoch(each.time) for each in parsed.records if isinstance(each, Measurement)] == [
+        epoch(edge) + step * width_s for step in (-2, -1, 0)
+    ]
+    assert {each.scale for each in parsed.records if isinstance(each, Measurement)} == {scale}
+    assert (fact.scale, fact.begin, fact.end) == (scale, BEGIN, edge)
+    assert (fact.rows, fact.newest) == (2, edge - width)
+    assert fact.filled == ((edge - 2 * width, edge),)
+    assert fact.asked == server.replace(microsecond=0)
+
+
+@pytest.mark.parametrize(("scale", "width_s"), BUCKETS)
+def test_the_next_page_of_buckets_begins_behind_the_last(scale: str, width_s: int) -> None:
+    """A full page ends where its last bucket does, and the next one begins on the same grid."""
+    begin = SERVER.replace(microsecond=0) - 2000 * timedelta(seconds=width_s)
+    stamps = [epoch(begin) + place * width_s for place in range(PAGE_ROWS)]
+    asked = bucketed(scale, begin, Priority.REREAD)
+
+    parsed = parse({str(stamp): [1] for stamp in stamps}, asked)
+
+    (fact,), (want,) = parsed.facts, parsed.wants
+    end = begin + PAGE_ROWS * timedelta(seconds=width_s)
+    assert (fact.end, fact.newest) == (end, end - timedelta(seconds=width_s))
+    assert fact.filled == ((begin, end),)
+    assert (want.begin, want.scale, want.walked) == (end, scale, begin)
+    assert want.endpoint.priority == Priority.REREAD
+
+
+# --- whose page it is -----------------------------------------------------------------------------
+
+
+def test_history_goes_on_by_the_ledger() -> None:
+    """A full page of history wants nothing: what to ask next is worked out anew."""
+    body = {str(epoch(BEGIN) + 300 * place): [place, None] for place in range(PAGE_ROWS)}
+    asked = rows_poll("home", module(), ("CO2",), BEGIN, priority=Priority.HISTORY, walked=BEGIN)
+
+    parsed = parse(body, asked)
+
+    assert parsed.wants == ()
+    assert (parsed.facts[0].whole, parsed.facts[0].walked) == (False, BEGIN)
+
+
+def test_pages_of_a_walk_remember_where_it_began() -> None:
+    """The last page of a re-read tells from where on all was asked."""
+    body = {str(epoch(BEGIN) + 300 * place): [place, None] for place in range(PAGE_ROWS)}
+    earlier = BEGIN - timedelta(days=9)
+    asked = rows_poll("home", module(), ("CO2",), BEGIN, priority=Priority.REREAD, walked=earlier)
+
+    (want,) = parse(body, asked).wants
+
+    assert want.walked == earlier
+    assert parse({}, want).facts[0].walked == earlier
+    assert parse({}, want).facts[0].whole
+
+
+def test_rows_far_apart_are_stretches_of_their_own() -> None:
+    """A fact tells where rows lie at most 6 h apart; each stretch ends where its last row does."""
+    hours = [0, 1, 7, 13.5, 14]
+    body = {str(epoch(BEGIN + timedelta(hours=hour))): [1, 2] for hour in hours}
+
+    (fact,) = parse(body).facts
+
+    def stretch(first: float, last: float) -> tuple[datetime, datetime]:
+        return BEGIN + timedelta(hours=first), BEGIN + timedelta(hours=last) + SECOND
+
+    assert fact.filled == (stretch(0, 7), stretch(13.5, 14))
+    assert (fact.rows, fact.newest) == (5, BEGIN + timedelta(hours=14))
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("NAMain", "max"), ("NAModule9", "max")])
+def test_history_scale(kind: str, scale: str) -> None:
+    """A module's finest scale stands in our table; an unknown type is asked for its raw rows."""
+    assert history_scale(MODULE_TYPES, module(kind)) == scale
+    meter = {"NLPC": ModuleType("energy", ("sum_energy_elec",), "30min")}
+    assert history_scale(meter, module("NLPC")) == "30min"
