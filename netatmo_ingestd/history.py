@@ -33,6 +33,8 @@ ASIDE = timedelta(days=1)
 """For how long a call is not repeated that changed nothing in the ledger; doubled each time, up to
 a month."""
 ASIDE_MOST = timedelta(days=30)
+HELD = timedelta(minutes=15)
+"""For how long others go before a call that failed."""
 
 
 class Historian:
@@ -60,6 +62,7 @@ class Historian:
         self._served: dict[str, int] = {}
         self._turn = 0
         self._aside: dict[Any, tuple[datetime, timedelta]] = {}
+        self._held: dict[Any, datetime] = {}
 
     async def run(
         self, stop: asyncio.Event, grace_s: float = 10.0, hurry: asyncio.Event | None = None
@@ -129,7 +132,7 @@ class Historian:
                 step = self._next(account)
                 self._tell(account, step)
             if step is None:
-                if not endless and self._ledger.loaded and not self._to_fill(account):
+                if not endless and not self._to_fill(account):
                     return
                 await self._rest(stop, LOOK_S)
                 continue
@@ -137,12 +140,13 @@ class Historian:
                 await self._rest(stop, 0.0)
                 continue
             wants = await account.ask(pages.pop(0) if pages else step.poll, EVERY)
+            self._served[step.poll.entity_id] = self._turn = self._turn + 1
             if wants is None:
                 pages.clear()  # the walk begins again
+                self._failed(account, step)
                 await self._rest(stop, backoff.next())
                 continue
             backoff.reset()
-            self._served[step.poll.entity_id] = self._turn = self._turn + 1
             pages += wants
             if not pages:
                 self._answered(account, step)
@@ -158,7 +162,7 @@ class Historian:
     def _tell(self, account: AccountPolls, step: Step | None) -> None:
         """Log when missing history begins to be filled, and when nothing is missing any more."""
         name = account.name
-        if step is None and name in self._filling and self._ledger.loaded:
+        if step is None and name in self._filling and not self._to_fill(account):
             self._filling.discard(name)
             self._log.info("history.filled", account=name)
         elif step and step.poll.endpoint.priority == Priority.HISTORY and name not in self._filling:
@@ -166,9 +170,15 @@ class Historian:
             left = [each.requests() for each in self.histories(account)]
             self._log.info("history.begun", account=name, modules=len(left), requests=sum(left))
 
+    def _failed(self, account: AccountPolls, step: Step) -> None:
+        """Let other calls go first: one that fails by itself would hold all of them up."""
+        if step.poll.key in account.failing:
+            self._held[step.name] = self._clock.now() + HELD
+
     def _answered(self, account: AccountPolls, step: Step) -> None:
         """Set a call aside that is due again at once: it would be repeated for ever."""
         now = self._clock.now()
+        self._held.pop(step.name, None)
         if step.name not in {each.name for each in self._due(account, now)}:
             self._aside.pop(step.name, None)
             return
@@ -181,7 +191,9 @@ class Historian:
             yield from steps(history, now)
 
     def _to_fill(self, account: AccountPolls) -> bool:
-        """Whether anything is missing that can be asked for."""
+        """Whether anything is missing that can be asked for; unknown before the ledger is read."""
+        if not self._ledger.loaded:
+            return True
         now = self._clock.now()
         return any(
             step.poll.endpoint.priority == Priority.HISTORY
@@ -197,6 +209,7 @@ class Historian:
 
     def _may_ask(self, account: AccountPolls, step: Step, now: datetime) -> bool:
         until, _ = self._aside.get(step.name, (now, ASIDE))
+        until = max(until, self._held.get(step.name, now))
         return until <= now and not account.is_refused(step.poll, now)
 
     async def _rest(self, stop: asyncio.Event, seconds: float) -> None:
