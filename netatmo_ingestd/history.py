@@ -74,8 +74,7 @@ class Historian:
                 group.create_task(self._walk(account, stop)) for account in self._accounts.values()
             ]
             await stop.wait()
-            for walk in walks:
-                await finish(walk, grace_s, hurry)
+            await asyncio.gather(*(finish(walk, grace_s, hurry) for walk in walks))
 
     async def fill(self, stop: asyncio.Event) -> None:
         """Until nothing is missing, or `stop`."""
