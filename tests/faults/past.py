@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 from netatmo_ingestd.ledger import missing
@@ -31,13 +32,28 @@ def left(house: House) -> int | None:
 
 
 def filled(house: House, within: float) -> None:
-    """Wait until nothing is missing and all of it is in the store."""
+    """Wait until nothing is missing, neither for the daemon nor in the ledger that is stored."""
     until(
-        lambda: house.running.alive and left(house) == 0 and not house.status()["spool"]["batches"],
+        lambda: house.running.alive and left(house) == 0 and _is_stored(house),
         within=within,
-        what=f"history is complete ({left(house)} requests left)",
+        what=f"history is complete ({left(house)} requests left at first)",
         house=house,
         every=0.5,
+    )
+
+
+def _is_stored(house: House) -> bool:
+    ledger = house.coverage()
+    begins = {
+        each["id"]: datetime.fromisoformat(each["history"]["since"])
+        for each in house.status()["modules"]
+        if each["history"] and each["history"]["since"]
+    }
+    return all(
+        module in ledger
+        and (coverage := to_coverage(ledger[module])) is not None
+        and not missing(coverage, begin)
+        for module, begin in begins.items()
     )
 
 

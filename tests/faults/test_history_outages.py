@@ -80,7 +80,7 @@ def test_modules_that_are_silent_gone_or_new(tmp_path: Path) -> None:
     """A gap of two years, a module that never spoke, one removed, one replaced: all rest."""
     names = {"include": ["Garden", "Roof wind", "Rain", "Bedroom"]}
     poll = {"weather": "2h", "trailing": "6h"}
-    with opened(tmp_path, speed=30_000, days=790, history=ALL, poll=poll, account=names) as house:
+    with opened(tmp_path, speed=18_000, days=790, history=ALL, poll=poll, account=names) as house:
         world, now = house.cloud.world, house.now
         garden, wind, rain, bedroom = (
             next(each for each in world.modules() if each.name == name)
@@ -97,9 +97,9 @@ def test_modules_that_are_silent_gone_or_new(tmp_path: Path) -> None:
         replaced_at = house.now
         house.cloud.arm("replaced", module=bedroom.id, at=replaced_at)
         heir = world.successor(bedroom, replaced_at)
-        pass_time(house, 10 * DAY)
+        pass_time(house, 8 * DAY)
         resting = house.now
-        pass_time(house, 40 * DAY)
+        pass_time(house, 35 * DAY)
 
         calls = [call for call in journal(house) if call["endpoint"] == "getmeasure"]
         later = {
@@ -117,7 +117,7 @@ def test_modules_that_are_silent_gone_or_new(tmp_path: Path) -> None:
         }
         coverage = house.coverage()
     history = {name: _told(found) for name, found in later.items()}
-    tell(f"calls in 40 days of rest: {history}; jumped over two years: {_jumps(calls, garden.id)}")
+    tell(f"calls in 35 days of rest: {history}; jumped over two years: {_jumps(calls, garden.id)}")
     assert not wrong
     assert not gaps
     assert len(later["Roof wind"]) <= 2, "a silent module costs at most one call a month"
