@@ -106,8 +106,8 @@ def test_station_that_both_see(tmp_path: Path, late: int | None) -> None:
     assert sorted(coverage) == sorted(house.modules())
     for station in house.cloud.world.stations:
         # One that answered before the station's owner stays the owner of its history for a week.
+        # Each module has its own: where both answer together, a station's may be of either.
         names = {found[module.id] for module in house.cloud.world.stations[station].all}
-        assert len(names) == 1
         assert late is None or names == {f"home{2 - late}"}
     # Of 14 modules each is read twice an hour, by one account.
     assert 22 <= reads / hours <= 29
