@@ -18,11 +18,12 @@ from netatmo_ingestd import records
 from netatmo_ingestd.errors import PayloadError, SpoolError
 from netatmo_ingestd.intake import Intake, Memory
 from netatmo_ingestd.ledger import Ledger
-from netatmo_ingestd.models import Entity, Fact
+from netatmo_ingestd.models import Entity, Fact, Priority
 from netatmo_ingestd.polls import Parsed, Poll, Reply
 from netatmo_ingestd.records import Document
 from netatmo_ingestd.settings import AccountSettings
-from netatmo_ingestd.sources.measure import PAGE_ROWS, rows_poll
+from netatmo_ingestd.sources.days import days_poll
+from netatmo_ingestd.sources.measure import PAGE_ROWS, ROWS, rows_poll
 from netatmo_ingestd.sources.weather import WEATHER
 from netatmo_ingestd.spool import BALLAST_BYTES, Spool
 
@@ -194,6 +195,80 @@ async def test_history_rows(desk: Desk) -> None:
     assert [(fact.rows, fact.end) for fact in facts] == [(3, SERVER)]
     assert answer_in(documents)[0]["key"] == f"home|{OUTDOOR}"
     assert intake.newest(OUTDOOR) == datetime.fromtimestamp(first + 600, UTC)
+
+
+async def test_a_fact_is_in_the_ledger_once_it_is_on_the_spool(desk: Desk) -> None:
+    """The ledger in memory runs ahead of the store, never of the spool: nothing is asked twice."""
+    first = int(SERVER.timestamp()) - 3600
+    bound, desk.spool.max_bytes = desk.spool.max_bytes, 1
+    with pytest.raises(SpoolError):
+        await desk.intake().take(rows(first, 3), rows_asked(first), EVERY)
+    assert len(desk.ledger) == 0
+
+    desk.spool.max_bytes = bound
+    await desk.intake().take(rows(first, 3), rows_asked(first), EVERY)
+
+    found = desk.ledger.find(OUTDOOR, "max")
+    assert found is not None
+    assert found.newest == datetime.fromtimestamp(first + 600, UTC)
+    assert found.asked == SERVER
+
+
+@pytest.mark.parametrize(
+    ("priority", "reread", "answers"),
+    [(Priority.TRAILING, False, 1), (Priority.REREAD, True, 0), (Priority.HISTORY, False, 0)],
+)
+async def test_old_rows_leave_no_raw_answer(
+    desk: Desk, priority: Priority, reread: bool, answers: int
+) -> None:
+    """What is asked of the past is kept raw only when something in it was not understood.
+
+    A late re-read is marked: what its rows change is revised.
+    """
+    first = int(SERVER.timestamp()) - 3600
+    asked = replace(rows_asked(first), endpoint=ROWS[priority])
+    await desk.intake().take(rows(first, 3), asked, EVERY)
+    odd = replace(rows(first, 3), body={str(first): ["warm", 50]})
+    await desk.intake().take(odd, asked, EVERY)
+
+    plain, kept = await desk.spool.oldest_batches(9, 1 << 20)
+
+    documents, _, marked = records.unpack(plain.body)
+    assert kinds(documents).get("Answer", 0) == answers
+    assert marked is reread
+    answer, _ = answer_in(records.unpack(kept.body)[0])
+    assert answer["keep"]
+    assert records.unpack(kept.body)[2] is reread
+
+
+async def test_day_rows_move_no_newest_row(desk: Desk) -> None:
+    """The begin of a day is no moment at which the module was read."""
+    target = Entity("home", "module", OUTDOOR, HOME, STATION, "NAModule1", {})
+    midnight = SERVER.replace(hour=0, minute=0, second=0)
+    asked = days_poll("home", target, ("Temperature",), midnight - 9 * DAY)
+    body = {str(int((midnight - 3 * DAY).timestamp())): [20.5]}
+
+    await desk.intake().take(Reply(body, SERVER, SERVER, b"{}"), asked, EVERY)
+
+    assert desk.memory.newest == {}
+    assert kinds(await desk.last_taken()) == {"Summary": 1}
+    assert desk.ledger.find(OUTDOOR, "1day") is not None
+
+
+async def test_a_sign_of_life_is_what_a_description_tells(desk: Desk) -> None:
+    """When a module was last seen, and its newest values; and when that was told."""
+    intake = desk.intake()
+    assert intake.heard(OUTDOOR) is None
+
+    await intake.take(stations(), poll(), EVERY)
+    first = intake.heard(OUTDOOR)
+    await intake.take(stations(at=SERVER + EVERY), poll(), EVERY)
+    again = intake.heard(OUTDOOR)
+
+    assert first is not None
+    assert again is not None
+    assert all(first[0])
+    assert (again[0], first[1], again[1]) == (first[0], SERVER, SERVER + EVERY)
 
 
 async def test_a_full_page_wants_the_next(desk: Desk) -> None:
