@@ -35,6 +35,7 @@ from netatmo_ingestd.models import (
     Outcome,
     Record,
     State,
+    Summary,
 )
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.spool import Spool
@@ -170,6 +171,11 @@ def one_of_each(flag: bool, number: float) -> list[Record]:
             device_id="d", module_id="m", module_type="NAMain", scale="max", values=values,
             source="getmeasure", other=[("flag", flag)], **given,
         ),
+        Summary(
+            device_id="d", module_id="m", module_type="NAMain", day="2026-03-14",
+            until=NOON + timedelta(days=1), source="getmeasure",
+            values={"temperature_min": number, "temperature_min_time": NOON}, **given,
+        ),
         State(
             entity_id="m", kind="module", until=NOON + timedelta(minutes=5),
             values={"on": flag, "mode": "away", "set_point": 21.5}, **given,
@@ -218,6 +224,9 @@ async def test_each_record_kind_keeps_its_types(home: Home) -> None:
     [row_now] = revised["measurements"].values()
     assert types(row_now["values"]) == {"temperature": float, "co2": float}
     assert (row_now["time"], row_now["values"]["temperature"]) == (NOON, 22.0)
+    [day] = revised["summaries"].values()
+    assert types(day["values"]) == {"temperature_min": float, "temperature_min_time": datetime}
+    assert (day["_id"], day["values"]["temperature_min"]) == ("m|1day|2026-03-14", 22.0)
     [module] = revised["modules"].values()
     assert types(module) | {"latest": 0} == {
         "_id": str, "reachable": bool, "firmware": int, "radio": float, "last_seen": datetime,
