@@ -9,6 +9,7 @@ rereads  late data: see ledger.DEPTHS; and empty stretches that one answer alone
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -89,18 +90,21 @@ class History:
     def requests(self) -> int:
         """How many calls are still needed, as far as one can tell."""
         coarse = 0 if self.days else 1
-        return coarse + sum(self._pages(each) for each in self.missing())
+        return coarse + sum(-(-rows // PAGE_ROWS) or 1 for rows in self._rows())
 
     def rows(self) -> int:
         """About how many rows the missing stretches have."""
-        return sum(self._rows(each) for each in self.missing())
+        return sum(self._rows())
 
-    def _pages(self, hole: Interval) -> int:
-        return -(-self._rows(hole) // PAGE_ROWS) or 1
-
-    def _rows(self, hole: Interval) -> int:
-        quiet = ledger.empty(self.days) if self.days else ()
-        return int(total(subtract((hole,), quiet)) / STEP)
+    def _rows(self) -> Iterator[int]:
+        """About how many rows each missing stretch has: none where no day has any."""
+        holes = self.missing()
+        pieces = deque(subtract(holes, ledger.empty(self.days) if self.days else ()))
+        for _, end in holes:
+            inside = []
+            while pieces and pieces[0][0] < end:
+                inside.append(pieces.popleft())
+            yield int(total(inside) / STEP)
 
 
 @dataclass(frozen=True, slots=True)
