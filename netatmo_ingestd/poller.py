@@ -189,7 +189,7 @@ class Poller:
             return None
         types, scale = history_types(MODULE_TYPES, entity), history_scale(MODULE_TYPES, entity)
         now = self._clock.now()
-        if not types or self._read_by_other(account, module_id, now):
+        if not types or self._read_by_other(account, module_id, scale, now):
             return None
         if self._is_silent(account, module_id, now):
             return None
@@ -212,14 +212,16 @@ class Poller:
         (sign, told), (known, _) = heard, before
         return told > read and sign == known and any(sign)
 
-    def _read_by_other(self, account: AccountPolls, module_id: str, now: datetime) -> bool:
+    def _read_by_other(
+        self, account: AccountPolls, module_id: str, scale: str, now: datetime
+    ) -> bool:
         """True when another account owns this history; one that left it to us does not count.
 
         An account that was only invited reads a module until its owner's first answer.
         """
-        if not self._ledger.owned_by_other(module_id, "max", account.name, now):
+        if not self._ledger.owned_by_other(module_id, scale, account.name, now):
             return False
-        coverage = self._ledger.find(module_id, "max")
+        coverage = self._ledger.find(module_id, scale)
         other = self.accounts.get(coverage.owner) if coverage else None
         return other is None or module_id in other.intake.modules(other.name)
 
