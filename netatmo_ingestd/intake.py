@@ -199,7 +199,9 @@ class Intake:
 
 
 def _sign(entity: Entity) -> Any:
-    return entity.condition.get("last_seen"), entity.latest[0] if entity.latest else None
+    """What moves when a module was heard; none of it is told of one that never was."""
+    newest = entity.latest[0] if entity.latest else None
+    return entity.condition.get("last_seen"), newest, entity.state.get("reachable") is False
 
 
 def _kind(problem: Problem, poll: Poll) -> str:

@@ -34,6 +34,7 @@ from netatmo_ingestd.terminal import plain, show_table
 from netatmo_ingestd.upserts import operations
 
 WINDOW = timedelta(days=3.5)  # one page of five-minute rows
+SECOND = timedelta(seconds=1)
 SHOWN = 20
 
 
@@ -191,11 +192,11 @@ class _Checker:
         # Of what is not covered yet nothing can be missing.
         spans = intersect(coverage.covered, ((begin, end),))
         rows = [each for each in parsed.records if isinstance(each, Measurement)]
-        told = {each.time: each for each in rows if covers(spans, each.time, each.time)}
+        told = {each.time: each for each in rows if covers(spans, each.time, each.time + SECOND)}
         stored = {
             row["time"]: row["values"]
             for row in await self._store.rows(coverage.entity_id, coverage.scale, begin, end)
-            if covers(spans, row["time"], row["time"])
+            if covers(spans, row["time"], row["time"] + SECOND)
         }
         self.result.windows += 1
         self.result.rows += len(told)
