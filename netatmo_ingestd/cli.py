@@ -310,7 +310,9 @@ def _verify(
         int, typer.Option(min=0, max=100_000, help="How many random windows of 3.5 days.")
     ] = 10,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="Only this account.")] = None,
-    module: Annotated[str | None, typer.Option(metavar="ID", help="Only this module.")] = None,
+    module: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only this module, by id or name.")
+    ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Write what the cloud says where it differs.")
     ] = False,

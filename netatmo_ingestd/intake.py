@@ -19,7 +19,17 @@ from netatmo_ingestd import changes
 from netatmo_ingestd.changes import Known
 from netatmo_ingestd.errors import PayloadError
 from netatmo_ingestd.ledger import Ledger
-from netatmo_ingestd.models import Answer, Batch, Change, Entity, Priority, Record, whole_seconds
+from netatmo_ingestd.models import (
+    Answer,
+    Batch,
+    Change,
+    Entity,
+    Measurement,
+    Priority,
+    Record,
+    Summary,
+    whole_seconds,
+)
 from netatmo_ingestd.polls import Parsed, Poll, Problem, Reply
 from netatmo_ingestd.settings import AccountSettings
 from netatmo_ingestd.sources.reading import scrub, text, without_mail
@@ -124,7 +134,8 @@ class Intake:
         }
         entities = [each for each in parsed.records if isinstance(each, Entity)]
         about, update = changes.compare(known, entities, poll.account, moment, every)
-        rows = [each for each in parsed.records if not isinstance(each, Entity)]
+        others = [each for each in parsed.records if not isinstance(each, Entity)]
+        rows = [each for each in others if not self._is_forgotten(each)]
         newest = {
             fact.entity_id: max(fact.newest, self._memory.newest.get(fact.entity_id, fact.newest))
             for fact in parsed.facts
@@ -179,6 +190,14 @@ class Intake:
             "parse.failed", account=poll.account, endpoint=poll.endpoint.name, error=str(problem)
         )
         return Parsed(problems=(problem,))
+
+    def _is_forgotten(self, record: Record) -> bool:
+        """True for a row of a time that the owner has deleted."""
+        if not isinstance(record, (Measurement, Summary)):
+            return False
+        scale = record.scale if isinstance(record, Measurement) else "1day"
+        spans = self._ledger.forgotten(record.module_id, scale)
+        return any(begin <= record.time < end for begin, end in spans)
 
     def _wants(self, entity: Entity) -> bool:
         return wanted(entity, self._settings.include, self._settings.exclude)

@@ -9,6 +9,7 @@ and scale; `Ledger` is its copy in memory. In the store a fact enters only after
     provisional  whatever is younger than 14 days: it is read again (`DEPTHS`); and silence behind
                  the newest row (`quiet`), which is missing once a row appears behind it
     missing      never answered, or answered only before a later row appeared
+    forgotten    deleted by the owner: neither missing nor empty, whatever else is known
 
 Facts may come in any order and more than once.
 """
@@ -47,8 +48,8 @@ def missing(coverage: Coverage, begin: datetime) -> tuple[Interval, ...]:
     """What of the time from `begin` up to the last question was never answered for good."""
     if coverage.asked is None or coverage.asked <= begin:
         return ()
-    answered = join((*coverage.covered, *coverage.quiet))
-    return subtract(((begin, coverage.asked),), answered)
+    settled = join((*coverage.covered, *coverage.quiet, *coverage.forgotten))
+    return subtract(((begin, coverage.asked),), settled)
 
 
 def empty(coverage: Coverage) -> tuple[Interval, ...]:
@@ -59,7 +60,8 @@ def empty(coverage: Coverage) -> tuple[Interval, ...]:
 def doubtful(coverage: Coverage, now: datetime) -> tuple[Interval, ...]:
     """Empty stretches that are not final and may be asked about again by now."""
     fresh = [(begin, end) for begin, end, when in coverage.once if now - when < CONFIRM_AFTER]
-    return subtract(subtract(empty(coverage), coverage.confirmed), join(fresh))
+    settled = join((*coverage.confirmed, *coverage.forgotten, *fresh))
+    return subtract(empty(coverage), settled)
 
 
 # --- facts become coverage ----------------------------------------------------------------------
@@ -72,7 +74,9 @@ def merge(coverage: Coverage | None, fact: Fact, moment: datetime) -> Coverage:
     """
     alone = _alone(fact, moment)
     if coverage is None or coverage.types != fact.types:
-        return replace(alone, rev=coverage.rev if coverage else 0)
+        if coverage is None:
+            return alone
+        return replace(alone, rev=coverage.rev, forgotten=coverage.forgotten)
     both = combine(alone, coverage)
     keeps_owner = coverage.owner != fact.account and moment - coverage.owned < OWNERSHIP
     return _confirm(
@@ -99,6 +103,7 @@ def combine(one: Coverage, other: Coverage) -> Coverage:
         asked=max((each.asked for each in (one, other) if each.asked), default=None),
         reread=tuple(map(max, zip(one.reread, other.reread, strict=False))),
         confirmed=join((*one.confirmed, *other.confirmed)),
+        forgotten=join((*one.forgotten, *other.forgotten)),
     )
     return _still_empty(both, (*one.once, *other.once))
 
@@ -211,6 +216,11 @@ class Ledger:
 
     def find(self, entity_id: str, scale: str) -> Coverage | None:
         return self._coverage.get((entity_id, scale))
+
+    def forgotten(self, entity_id: str, scale: str) -> tuple[Interval, ...]:
+        """What the owner deleted of an entity."""
+        coverage = self.find(entity_id, scale)
+        return coverage.forgotten if coverage else ()
 
     def all(self) -> list[Coverage]:
         return list(self._coverage.values())

@@ -228,6 +228,7 @@ class Coverage:
     filled     stretches with rows at most 6 h apart; the rest of `covered` is empty
     once       (begin, end, when) of empty stretches that one answer found so
     confirmed  empty stretches that two answers at least 24 h apart found so: final
+    forgotten  deleted by the owner: never asked for again, never stored again
     newest     newest row
     asked      up to which moment it was ever asked
     reread     up to where each depth of late re-reads has come (ledger.DEPTHS)
@@ -247,6 +248,7 @@ class Coverage:
     filled: tuple[Interval, ...] = ()
     once: tuple[tuple[datetime, datetime, datetime], ...] = ()
     confirmed: tuple[Interval, ...] = ()
+    forgotten: tuple[Interval, ...] = ()
     asked: datetime | None = None
     reread: tuple[datetime, ...] = ()
 

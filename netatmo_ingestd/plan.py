@@ -21,6 +21,7 @@ from netatmo_ingestd.models import Coverage, Entity, Interval, Priority
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.sources.days import LATE, days_poll, midnights, zone_of
 from netatmo_ingestd.sources.measure import PAGE_ROWS, rows_poll
+from netatmo_ingestd.sources.quantities import day_types
 
 YEAR = timedelta(days=365)
 FIRST_DAY = datetime(2012, 1, 1, tzinfo=UTC)
@@ -49,7 +50,9 @@ class History:
 
     @property
     def days_begin(self) -> datetime | None:
-        """From when on its day rows are wanted; None while nothing tells."""
+        """From when on its day rows are wanted; None while nothing tells, or it has none."""
+        if not day_types(self.types):
+            return None
         zone = zone_of(self.entity)
         if self.since == "all":
             return FIRST_DAY
@@ -89,7 +92,7 @@ class History:
 
     def requests(self) -> int:
         """How many calls are still needed, as far as one can tell."""
-        coarse = 0 if self.days else 1
+        coarse = 0 if self.days or self.days_begin is None else 1
         return coarse + sum(-(-rows // PAGE_ROWS) or 1 for rows in self._rows())
 
     def rows(self) -> int:
@@ -141,17 +144,6 @@ def steps(history: History, now: datetime) -> Iterator[Step]:
         yield Step(years, _poll(history, history.scale, Priority.HISTORY, begin))
 
 
-def next_reread(history: History) -> datetime | None:
-    """When the earliest late re-read of a module is due."""
-    due = [
-        when
-        for coverage in (history.fine, history.days)
-        if coverage is not None
-        for when, _ in _rereads(history, coverage)
-    ]
-    return min(due, default=None)
-
-
 def stretch_begin(hole: Interval, silent: Sequence[Interval]) -> datetime:
     """Where the newest stretch of `hole` begins: about a year before its end.
 
@@ -172,7 +164,8 @@ def _again(history: History, coverage: Coverage, now: datetime) -> Iterator[date
     due = [begin for when, begin in _rereads(history, coverage) if when <= now]
     if due:
         yield min(due)
-    yield from (begin for begin, _ in ledger.doubtful(coverage, now)[-1:])
+    # One page confirms several of them: the oldest first.
+    yield from (begin for begin, _ in ledger.doubtful(coverage, now)[:1])
 
 
 def _rereads(history: History, coverage: Coverage) -> Iterator[tuple[datetime, datetime]]:
@@ -230,6 +223,7 @@ def coverage_report(
                 "holes": _listed(holes),
                 "empty": _listed(intersect(ledger.empty(each), life)),
                 "empty_final": _listed(intersect(longer(each.confirmed, ledger.SILENCE), life)),
+                "forgotten": _listed(each.forgotten),
             }
         )
     return report

@@ -228,6 +228,7 @@ def to_coverage(document: Document) -> Coverage | None:
             filled=_intervals(document["filled"]),
             once=tuple((begin, end, when) for begin, end, when in document["once"]),
             confirmed=_intervals(document["confirmed"]),
+            forgotten=_intervals(document["forgotten"]),
             newest=document["newest"],
             asked=document["asked"],
             reread=tuple(document["reread"]),
@@ -247,7 +248,7 @@ def from_coverage(coverage: Coverage, rev: int) -> Document:
         "types": list(coverage.types),
         **{
             name: [list(each) for each in getattr(coverage, name)]
-            for name in ("covered", "quiet", "filled", "once", "confirmed")
+            for name in ("covered", "quiet", "filled", "once", "confirmed", "forgotten")
         },
         "newest": coverage.newest,
         "asked": coverage.asked,

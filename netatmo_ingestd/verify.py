@@ -23,7 +23,7 @@ from netatmo_ingestd.bulks import BulkSize
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import IngestError, StoreUnavailable
-from netatmo_ingestd.intervals import covers, intersect
+from netatmo_ingestd.intervals import covers, intersect, subtract
 from netatmo_ingestd.models import Coverage, Entity, Interval, Measurement, Priority
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.plan import coverage_report
@@ -77,10 +77,11 @@ async def run(settings: Settings, options: Options, out: Console) -> int:
     async with AsyncExitStack() as stack:
         stack.enter_context(state_folder(settings.state_dir, exclusive=False))
         store = await stack.enter_async_context(store_beside(settings))
-        coverage = [each for each in await store.coverage() if _chosen(each, options)]
+        entities = {each["_id"]: _entity(each) for each in await store.modules()}
+        known = await store.coverage()
+        coverage = [each for each in known if _chosen(each, entities, options)]
         if not coverage:
             raise IngestError("verify: nothing of that is stored yet. Run: netatmo-ingestd status")
-        entities = {each["_id"]: _entity(each) for each in await store.modules()}
         drawn = _draw([each for each in coverage if each.scale != "1day"], entities, options)
         checker = _Checker(store, await _clients(settings, stack))
         bars = stack.enter_context(
@@ -113,11 +114,10 @@ async def _clients(settings: Settings, stack: AsyncExitStack) -> dict[str, Clien
     return clients
 
 
-def _chosen(coverage: Coverage, options: Options) -> bool:
-    return options.account in (None, coverage.owner) and options.module in (
-        None,
-        coverage.entity_id,
-    )
+def _chosen(coverage: Coverage, entities: Mapping[str, Entity], options: Options) -> bool:
+    entity = entities.get(coverage.entity_id)
+    names = {None, coverage.entity_id, entity.description["name"] if entity else None}
+    return options.account in (None, coverage.owner) and options.module in names
 
 
 def _entity(document: Mapping[str, Any]) -> Entity:
@@ -190,7 +190,7 @@ class _Checker:
             return
         end = min(parsed.facts[0].end, begin + WINDOW)
         # Of what is not covered yet nothing can be missing.
-        spans = intersect(coverage.covered, ((begin, end),))
+        spans = subtract(intersect(coverage.covered, ((begin, end),)), coverage.forgotten)
         rows = [each for each in parsed.records if isinstance(each, Measurement)]
         told = {each.time: each for each in rows if covers(spans, each.time, each.time + SECOND)}
         stored = {

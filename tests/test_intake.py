@@ -280,6 +280,26 @@ async def test_a_full_page_wants_the_next(desk: Desk) -> None:
     assert want.begin == datetime.fromtimestamp(first + 300 * (PAGE_ROWS - 1) + 1, UTC)
 
 
+async def test_rows_of_a_deleted_time_are_not_stored_again(desk: Desk) -> None:
+    """A page that overlaps what the owner deleted brings its other rows only."""
+    first = 1_761_000_000
+    fact = (await _facts(desk, first))[0]
+    middle = (fact.begin + timedelta(seconds=300), fact.begin + timedelta(seconds=600))
+    known = desk.ledger.find(OUTDOOR, "max")
+    assert known is not None
+    desk.ledger.absorb([replace(known, forgotten=(middle,))])
+
+    await desk.intake().take(rows(first, 4), rows_asked(first), EVERY)
+
+    stored = [each["time"] for each in await desk.last_taken() if each["record"] == "Measurement"]
+    assert [int(each.timestamp()) - first for each in stored] == [0, 600, 900]
+
+
+async def _facts(desk: Desk, first: int) -> list[Fact]:
+    await desk.intake().take(rows(first, 4), rows_asked(first), EVERY)
+    return (await desk.taken())[0][1]
+
+
 async def test_newest_never_goes_back(desk: Desk) -> None:
     """An older page, read later, does not move the newest row back, in memory or in `last`."""
     intake = desk.intake()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from netatmo_ingestd.intervals import intersect, join, subtract
-from netatmo_ingestd.ledger import Ledger, doubtful, empty, merge
+from netatmo_ingestd.ledger import Ledger, combine, doubtful, empty, merge, missing
 from netatmo_ingestd.models import Coverage
 from tests.truth import HOUR, SECOND, Truth, answers, at, coverage, folded, questions, truths
 
@@ -170,3 +170,31 @@ def test_a_start_postpones_no_reread() -> None:
     assert found is not None
     assert found.reread == (at(end), at(end))
     assert found.asked == at(later)
+
+
+# --- what the owner deleted -------------------------------------------------------------------------
+
+
+def test_what_was_deleted_is_neither_missing_nor_doubtful() -> None:
+    """A forgotten stretch is never asked for again, whether it was answered or not."""
+    truth = Truth.of([1, 20, 21])
+    known = folded([truth.answer(1, 30)])
+    gone = replace(known, covered=((at(20), at(22)),), forgotten=((at(1), at(20)),))
+    emptied = replace(known, forgotten=((at(0), at(22)),))
+
+    assert missing(gone, at(1)) == ()
+    assert doubtful(emptied, at(99)) == ()
+
+
+@pytest.mark.parametrize("types", [("Temperature", "CO2"), ("CO2",)])
+def test_what_was_deleted_stays_deleted(types: tuple[str, ...]) -> None:
+    """Neither later answers, nor other types, nor a copy without the mark bring it back."""
+    truth = Truth.of([1, 20, 21])
+    gone = ((at(1), at(20)),)
+    known = replace(folded([truth.answer(1, 30)]), forgotten=gone)
+
+    later = merge(known, truth.answer(1, 60, types=types), at(60))
+    both = combine(folded([truth.answer(1, 60)]), known)
+
+    assert later.forgotten == gone
+    assert both.forgotten == gone

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netatmo_ingestd.models import Coverage, Entity, Priority
-from netatmo_ingestd.plan import FIRST_DAY, YEAR, History, Step, next_reread, steps, stretch_begin
+from netatmo_ingestd.plan import FIRST_DAY, YEAR, History, Step, steps, stretch_begin
 from netatmo_ingestd.sources.measure import PAGE_ROWS
 from tests.truth import DAY_TYPES_OF_MAIN, MAIN_TYPES
 
@@ -293,7 +293,6 @@ def test_a_silent_module_needs_nothing_for_ever() -> None:
 
     for later in (0 * DAY, DAY, 8 * DAY, 10 * YEAR):
         assert due(of, NOW + later) == []
-    assert next_reread(of) is None
 
 
 def test_a_module_that_speaks_again_is_reread_again() -> None:
@@ -322,7 +321,6 @@ def test_day_rows_are_due_an_hour_after_local_midnight(zone: str, local: str) ->
         days = replace(all_days(), reread=(done,))
         of = history(known((SETUP, NOW + 999 * DAY), reread=()), days, zone=zone)
 
-        assert next_reread(of) == due_at
         begin = (done - 14 * DAY).astimezone(there).date()
         assert ("reread", "1day", _midnight(there, begin)) in due(of, due_at)
         assert due(of, due_at - SECOND) == []
@@ -334,15 +332,6 @@ def _midnight(zone: ZoneInfo, day: date) -> datetime:
     while moment.astimezone(zone).date() < day:
         moment += timedelta(minutes=30)
     return moment
-
-
-def test_next_reread_is_the_earliest_of_all() -> None:
-    """Of both scales and all depths; without rows there is none."""
-    fine = known((SETUP, NOW), reread=(NOW - HOUR, NOW - 2 * DAY))
-
-    assert next_reread(history(fine, all_days())) == NOW.replace(hour=1) + DAY
-    assert next_reread(history(fine)) == NOW - HOUR + DAY
-    assert next_reread(history()) is None
 
 
 def test_steps_are_named_by_what_they_ask() -> None:

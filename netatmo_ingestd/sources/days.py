@@ -12,11 +12,12 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from netatmo_ingestd.models import Entity, Interval, Priority, Summary
-from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Problem, Reply
+from netatmo_ingestd.polls import Parsed, Poll, Problem, Reply
 from netatmo_ingestd.sources.measure import (
     answered,
     asked_for,
     columns,
+    endpoints,
     measure_params,
     read_page,
 )
@@ -141,14 +142,4 @@ def _zone(name: str) -> ZoneInfo:
 _NAMES = day_types(
     ("Temperature", "Humidity", "CO2", "Pressure", "Noise", "Rain", "WindStrength", "GustStrength")
 )
-DAYS: Mapping[Priority, Endpoint] = {
-    priority: Endpoint(
-        name="getmeasure",
-        scope="read_station",
-        cadence="trailing",
-        per="module",
-        priority=priority,
-        parse=parse_days,
-    )
-    for priority in (Priority.REREAD, Priority.HISTORY)
-}
+DAYS = endpoints(parse_days, Priority.REREAD, Priority.HISTORY)

@@ -17,7 +17,7 @@ from netatmo_ingestd.errors import PayloadError
 from netatmo_ingestd.intervals import join
 from netatmo_ingestd.ledger import SILENCE
 from netatmo_ingestd.models import Entity, Fact, Interval, Json, Measurement, Priority
-from netatmo_ingestd.polls import Endpoint, ModuleType, Parsed, Poll, Problem, Reply
+from netatmo_ingestd.polls import Endpoint, ModuleType, Parse, Parsed, Poll, Problem, Reply
 from netatmo_ingestd.sources.quantities import UPSTREAM, is_calm
 from netatmo_ingestd.sources.reading import kind, moment, number, text, told
 
@@ -252,15 +252,20 @@ def _values(
     }
 
 
-ROWS: Mapping[Priority, Endpoint] = {
-    priority: Endpoint(
-        name="getmeasure",
-        scope="read_station",
-        cadence="trailing",
-        per="module",
-        priority=priority,
-        parse=parse_rows,
-    )
-    for priority in (Priority.TRAILING, Priority.REREAD, Priority.HISTORY)
-}
+def endpoints(parse: Parse, *priorities: Priority) -> dict[Priority, Endpoint]:
+    """`getmeasure` at each of these places in the budget."""
+    return {
+        priority: Endpoint(
+            name="getmeasure",
+            scope="read_station",
+            cadence="trailing",
+            per="module",
+            priority=priority,
+            parse=parse,
+        )
+        for priority in priorities
+    }
+
+
+ROWS = endpoints(parse_rows, Priority.TRAILING, Priority.REREAD, Priority.HISTORY)
 MEASURE = ROWS[Priority.TRAILING]
