@@ -276,8 +276,7 @@ async def test_rows_are_those_of_the_window(home: Home) -> None:
 
 async def test_older_latest_never_overwrites_in_one_bulk(home: Home) -> None:
     """Nor when both answers of a module travel together, the older behind the newer."""
-    entity = one_of_each(True, 1)[2]
-    assert isinstance(entity, Entity)
+    entity = next(each for each in one_of_each(True, 1) if isinstance(each, Entity))
     newer = replace(entity, latest=(NOON + timedelta(hours=1), {"temperature": 2.0}))
 
     for bulk in ([newer, entity], [entity, newer], [newer, entity]):
