@@ -28,10 +28,11 @@ from netatmo_ingestd import (
     terminal,
     verify,
 )
+from netatmo_ingestd.config import effective
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.process import Stop
 from netatmo_ingestd.settings import Settings
-from netatmo_ingestd.startup import complain, fail, run, settings_of
+from netatmo_ingestd.startup import complain, config_file, fail, run, settings_of
 
 # typer uses the installed click, or from 0.29 on a copy of its own: whichever it is.
 _UsageError: Any = typer.BadParameter.__base__
@@ -335,14 +336,25 @@ def _verify(
 
 
 @app.command("doctor")
-def _doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
+def _doctor(
+    config: ConfigFile = None,
+    show_settings: Annotated[
+        bool,
+        typer.Option("--settings", help="Only print every setting and where it comes from."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Try every precondition for real; each failure comes with its cure. Exit 1 if one fails.
 
     \b
-    Example:
+    Examples:
       netatmo-ingestd doctor --config config.toml
+      netatmo-ingestd doctor --settings
     """
     settings = settings_of(config)
+    if show_settings:
+        terminal.show_settings(effective(settings, config_file(config)), out, as_json=as_json)
+        return
     findings = run(doctor.examine(settings))
     if as_json:
         print(json.dumps([finding.as_dict() for finding in findings], indent=1))  # noqa: T201

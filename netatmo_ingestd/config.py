@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import (
     BaseModel,
+    SecretStr,
     ValidationError,
 )
 from pydantic.fields import FieldInfo
@@ -92,6 +93,40 @@ def load(path: Path | None) -> Settings:
             update={"accounts": (*settings.accounts, settings.account), "account": None}
         )
     return settings
+
+
+def effective(settings: Settings, path: Path | None) -> list[tuple[str, str, str]]:
+    """(key, value, where it comes from) of every option; secrets show only whether they are set."""
+    raw = _read_toml(path) if path else {}
+    found = []
+    for key in Settings.model_fields:
+        section = getattr(settings, key)
+        if key in ("account", "accounts", "apps"):
+            continue
+        names = type(section).model_fields if isinstance(section, Section) else ("",)
+        for name in names:
+            option = f"{key}.{name}" if name else key
+            value = getattr(section, name) if name else section
+            table = raw.get(key, {}) if name else raw
+            if f"{ENV_PREFIX}{option.replace('.', '_').upper()}" in os.environ:
+                origin = "environment"
+            else:
+                origin = str(path) if (name or key) in table else "default"
+            found.append((option, _shown(value), origin))
+    for account in settings.accounts:
+        for name in AccountSettings.model_fields:
+            value = getattr(account, name)
+            found.append((f"accounts.{account.name}.{name}", _shown(value), "accounts"))
+    return found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        told = value.get_secret_value()
+        return told if told == "embedded" else "(set)" if told else "(not set)"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -25,17 +25,22 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def complain(message: str) -> None:
+    """One line on standard error, without secrets."""
     line = " ".join(logs.REDACTOR.clean(message).split())
     print(f"netatmo-ingestd: {line}", file=sys.stderr)  # noqa: T201
 
 
-def settings_of(path: Path | None) -> Settings:
+def config_file(path: Path | None) -> Path | None:
+    """The settings file: `path` itself, else the one of the environment, else of a usual place."""
     named = os.environ.get("NETATMO_INGESTD_CONFIG")
     if path is None and named:
-        path = Path(named)
-    if path is None:
-        path = next((place for place in _PLACES if _is_there(place)), None)
-    settings = load(path)
+        return Path(named)
+    return path or next((place for place in _PLACES if _is_there(place)), None)
+
+
+def settings_of(path: Path | None) -> Settings:
+    """The settings that `path` and the environment give; logs and redaction are set up by them."""
+    settings = load(config_file(path))
     logs.setup(settings.log.level, settings.log.format)
     apps = (*settings.accounts, *settings.apps.values())
     logs.REDACTOR.protect("conf", [each.client_secret.get_secret_value() for each in apps])
@@ -54,5 +59,6 @@ def _is_there(place: Path) -> bool:
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run it to its end; what it writes is private."""
     os.umask(0o077)
     return asyncio.run(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -132,6 +133,20 @@ def show_findings(findings: Sequence[Finding], out: Console) -> None:
         out.print(Text(f"{word:<5}", colour) + line, soft_wrap=True)
         if finding.cure:
             out.print(Text("     → ") + plain(finding.cure), soft_wrap=True)
+
+
+def show_settings(options: Sequence[tuple[str, str, str]], out: Console, *, as_json: bool) -> None:
+    """Every option with its value and origin."""
+    if as_json:
+        names = ("key", "value", "from")
+        print(json.dumps([dict(zip(names, each, strict=True)) for each in options]))  # noqa: T201
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("setting", "value", "from"):
+        table.add_column(title)
+    for each in options:
+        table.add_row(*map(plain, each))
+    show_table(table, out)
 
 
 def ago(seconds: float) -> str:

@@ -481,6 +481,17 @@ def test_the_address_of_an_embedded_store_that_does_not_run(run: Run, tmp_path: 
     assert result.line() == "store: the embedded store is not running. Run: netatmo-ingestd run"
 
 
+def test_doctor_prints_the_settings(run: Run, tmp_path: Path) -> None:
+    """Every option with its origin, as a table and as JSON, and nothing is tried."""
+    config(tmp_path)
+
+    table, lines = run("doctor", "--settings"), run("doctor", "--settings", "--json")
+
+    assert (table.code, lines.code) == (0, 0)
+    assert "history.since" in table.out
+    assert {"key": "history.since", "value": "all", "from": "default"} in json.loads(lines.out)
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_doctor_exits_1_when_something_fails(run: Run, tmp_path: Path, as_json: bool) -> None:
     """An unreachable MongoDB is a finding with a cure, without the password."""

@@ -172,7 +172,7 @@ def test_a_start_postpones_no_reread() -> None:
     assert found.asked == at(later)
 
 
-# --- what the owner deleted -------------------------------------------------------------------------
+# --- what the owner deleted ------------------------------------------------------------------
 
 
 def test_what_was_deleted_is_neither_missing_nor_doubtful() -> None:

@@ -154,6 +154,27 @@ def test_a_mistake_in_accounts_d_names_its_file(tmp_path: Path, text: str, told:
     assert told in str(caught.value)
 
 
+def test_each_option_tells_its_value_and_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Environment, file or default; of a secret only whether it is set."""
+    monkeypatch.setenv("NETATMO_INGESTD_POLL_WEATHER", "5m")
+    path = written(
+        tmp_path,
+        '[store]\nuri = "embedded"\n[[accounts]]\n'
+        f'client_id = "a"\nclient_secret = "{CANARY}"\ninclude = ["x", "y"]\n',
+    )
+
+    found = {key: (value, origin) for key, value, origin in config.effective(load(path), path)}
+
+    assert found["store.uri"] == ("embedded", str(path))
+    assert found["poll.weather"] == ("0:05:00", "environment")
+    assert found["history.since"] == ("all", "default")
+    assert found["accounts.home.client_secret"][0] == "(set)"
+    assert found["accounts.home.include"][0] == "x, y"
+    assert CANARY not in str(found)
+
+
 # --- secrets and apps ---------------------------------------------------------------------------
 
 
