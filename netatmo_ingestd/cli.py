@@ -322,7 +322,8 @@ def _verify(
 ) -> None:
     """Ask the cloud again for random stored windows and compare. Exit 1 if something differs.
 
-    Each window is one request. Also prints the coverage of each module by year, and its holes.
+    Each window is one request, paced like history: about ten seconds each. Also prints the coverage
+    of each module by year, and its holes.
 
     \b
     Examples:

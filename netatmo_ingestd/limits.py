@@ -36,9 +36,7 @@ HARD_PER_HOUR = 490  # the cloud's limit is 500; ten are left for its way of cou
 RESERVE = 0.02  # of the application's hour
 BURST_LEAST, BURST_MOST = 20, 200  # nobody reports that few accounts are held to 2 × users
 PAUSE_FIRST_S, PAUSE_MOST_S, RETRY_AFTER_MOST_S = 60.0, 3600.0, 86_400.0
-KEPT_FREE = (
-    2  # calls of an hour's target that background work never takes: room for a trailing read
-)
+KEPT_FREE = 2  # calls of an hour that background work never takes: room for a trailing read
 CATCH_UP = 30 * SECOND  # a late alarm costs no background call, if it is that little late
 LOWERED = 0.75  # of the target, for an hour after a refusal; never below what is planned
 APP = ""  # the application's place among the accounts
