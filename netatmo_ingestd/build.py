@@ -17,7 +17,7 @@ from netatmo_ingestd import logs
 from netatmo_ingestd.account import AccountPolls, Room
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.embedded import EmbeddedStore, disk_bytes
+from netatmo_ingestd.embedded import EmbeddedStore, disk_bytes, running_uri
 from netatmo_ingestd.embedded import opened as opened_store
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.history import Historian
@@ -308,3 +308,22 @@ async def store_beside(settings: Settings) -> AsyncIterator[Store]:
         logs.REDACTOR.protect("store", [uri, urlsplit(uri).password or ""])
         stack.push_async_callback(store.close)
         yield store
+
+
+def store_uri(settings: Settings) -> str:
+    """The address of the store, password included; IngestError when the embedded one is down."""
+    uri = settings.store.uri.get_secret_value()
+    if not uri:
+        raise ConfigError(NO_STORE)
+    if not settings.store.embedded:
+        return uri
+    folder = settings.state_dir / "store"
+    try:
+        running = running_uri(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be read ({error.strerror}); run this as the daemon's user"
+        ) from error
+    if running is None:
+        raise IngestError("store: the embedded store is not running. Run: netatmo-ingestd run")
+    return running

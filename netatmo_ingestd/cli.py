@@ -22,7 +22,6 @@ from netatmo_ingestd import (
     daemon,
     demo,
     doctor,
-    embedded,
     logs,
     status,
     terminal,
@@ -253,7 +252,7 @@ def _status(
     """
     settings = settings_of(config)
     if store_uri:
-        print(_store_uri(settings))  # noqa: T201
+        print(build.store_uri(settings))  # noqa: T201
         return
     report = status.read(settings.state_dir)
     if report is None:
@@ -369,24 +368,6 @@ def _date(option: str, text: str | None) -> date | None:
         return date.fromisoformat(text) if text else None
     except ValueError:
         raise ConfigError(f'{option}: "{text}" is no date; write e.g. 2024-01-31') from None
-
-
-def _store_uri(settings: Settings) -> str:
-    uri = settings.store.uri.get_secret_value()
-    if not uri:
-        raise ConfigError(build.NO_STORE)
-    if not settings.store.embedded:
-        return uri
-    folder = settings.state_dir / "store"
-    try:
-        running = embedded.running_uri(folder)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: cannot be read ({error.strerror}); run this as the daemon's user"
-        ) from error
-    if running is None:
-        raise IngestError("store: the embedded store is not running. Run: netatmo-ingestd run")
-    return running
 
 
 async def _daemon(settings: Settings, once: bool) -> int:
