@@ -171,7 +171,9 @@ def _again(history: History, coverage: Coverage, now: datetime) -> Iterator[date
 def _rereads(history: History, coverage: Coverage) -> Iterator[tuple[datetime, datetime]]:
     """(when it is due, from where on) of each depth, while there are rows in that depth."""
     newest = [each.newest for each in (history.fine, coverage) if each and each.newest]
-    if not coverage.covered or not newest:
+    # A module that is new has no day row yet, only silence that was answered.
+    known = (*coverage.covered, *coverage.quiet)
+    if not known or not newest:
         return
     for done, (every, depth) in zip(coverage.reread, ledger.depths(coverage.scale), strict=False):
         if max(newest) > done - depth:
@@ -180,7 +182,7 @@ def _rereads(history: History, coverage: Coverage) -> Iterator[tuple[datetime, d
                 zone = zone_of(history.entity)
                 due = midnights(zone, (done - LATE).astimezone(zone).date())[1] + LATE
                 begin = midnights(zone, begin.astimezone(zone).date())[0]
-            yield due, max(begin, coverage.covered[0][0])
+            yield due, max(begin, known[0][0]) if coverage.covered else known[0][0]
 
 
 def _poll(history: History, scale: str, priority: Priority, begin: datetime) -> Poll:

@@ -191,26 +191,24 @@ class Poller:
         now = self._clock.now()
         if not types or self._read_by_other(account, module_id, scale, now):
             return None
-        if self._is_silent(account, module_id, now):
-            return None
-        newest = account.intake.newest(module_id)
-        if newest is None:
-            coverage = self._ledger.find(module_id, scale)
-            newest = coverage.newest if coverage else None
-        first = module_id not in account.first_done
-        begin = trailing_begin(now, newest, first=first)
+        coverage = self._ledger.find(module_id, scale)
+        if read := self._silent_since(account, module_id):
+            if now - read < SILENT_EVERY:
+                return None
+            # One call for all of the silence: there is hardly anything new to come first.
+            begin = min(coverage.asked or read if coverage else read, now - REACH)
+            return rows_poll(account.name, entity, types, begin, scale=scale)
+        newest = account.intake.newest(module_id) or (coverage.newest if coverage else None)
+        begin = trailing_begin(now, newest, first=module_id not in account.first_done)
         return rows_poll(account.name, entity, types, begin, scale=scale)
 
-    def _is_silent(self, account: AccountPolls, module_id: str, now: datetime) -> bool:
-        """True when the module was not heard since its last read, as a later description says."""
-        heard, (before, read) = (
-            account.intake.heard(module_id),
-            account.read_at.get(module_id, (None, now)),
-        )
-        if heard is None or before is None or now - read >= SILENT_EVERY:
-            return False
-        (sign, told), (known, _) = heard, before
-        return told > read and sign == known and any(sign)
+    def _silent_since(self, account: AccountPolls, module_id: str) -> datetime | None:
+        """When a module was last read that was not heard since, as a later description says."""
+        heard, last = account.intake.heard(module_id), account.read_at.get(module_id)
+        if heard is None or last is None or last[0] is None:
+            return None
+        (sign, told), ((known, _), read) = heard, last
+        return read if told > read and sign == known and any(sign) else None
 
     def _read_by_other(
         self, account: AccountPolls, module_id: str, scale: str, now: datetime

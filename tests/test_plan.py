@@ -307,6 +307,18 @@ def test_a_module_that_speaks_again_is_reread_again() -> None:
     assert ("history", "max", silent) in found
 
 
+def test_a_new_module_gets_its_first_day_row() -> None:
+    """Its first answer had no whole day; the next one is asked an hour after midnight, from there."""
+    midnight = NOW.replace(hour=0)
+    fine = known((NOW - HOUR, NOW + 20 * HOUR), reread=(NOW, NOW))
+    days = known(scale="1day", quiet=((FIRST_DAY, midnight),), newest=None, filled=(),
+                 asked=midnight, reread=(NOW,))  # fmt: skip
+    of = history(fine, days, setup=NOW - HOUR)
+
+    assert ("reread", "1day", FIRST_DAY) in due(of, midnight + DAY + HOUR)
+    assert due(of, midnight + DAY + HOUR - SECOND) == []
+
+
 @pytest.mark.parametrize("zone", ["Europe/Paris", "Australia/Lord_Howe", "America/Havana"])
 @pytest.mark.parametrize("local", ["00:00", "00:59", "01:00", "12:00", "23:59"])
 def test_day_rows_are_due_an_hour_after_local_midnight(zone: str, local: str) -> None:

@@ -54,9 +54,12 @@ async def test_a_silent_module_costs_one_call_a_month(tmp_path: Path) -> None:
         await rounds(house, 29, DAY)
         assert cloud.count(GARDEN) == 1
 
+        first = cloud.reads(GARDEN)[0].at
         await rounds(house, 30, DAY)
 
         assert cloud.count(GARDEN) == 2
+        # It covers all of the silence, so that history has no hole to fill.
+        assert cloud.reads(GARDEN)[-1].begin <= first
 
 
 async def test_a_module_that_is_heard_again_is_read_at_once(tmp_path: Path) -> None:
