@@ -308,7 +308,7 @@ def test_a_module_that_speaks_again_is_reread_again() -> None:
 
 
 def test_a_new_module_gets_its_first_day_row() -> None:
-    """Its first answer had no whole day; the next one is asked an hour after midnight, from there."""
+    """Its first answer had no whole day; the next is asked an hour after midnight, from there."""
     midnight = NOW.replace(hour=0)
     fine = known((NOW - HOUR, NOW + 20 * HOUR), reread=(NOW, NOW))
     days = known(scale="1day", quiet=((FIRST_DAY, midnight),), newest=None, filled=(),
