@@ -14,7 +14,7 @@ import pytest
 from tests.faults.house import Child, House, command, opened, tell, until
 from tests.faults.past import DAY, differences, filled, journal
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(600)]
 
 ALL = {"since": "all"}
 FEW = {"include": ["Garden", "Rain"]}
