@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from netatmo_ingestd import build, logs, status
-from netatmo_ingestd.errors import ConfigError, IngestError, StoreUnavailable
+from netatmo_ingestd import build, daemon, logs, status
+from netatmo_ingestd.account import LOGIN
+from netatmo_ingestd.errors import ConfigError, IngestError, LoginRequired, StoreUnavailable
 from netatmo_ingestd.plan import ROW_BYTES
 from netatmo_ingestd.process import Stop
 from netatmo_ingestd.settings import HistorySettings, Settings
@@ -27,6 +28,7 @@ from netatmo_ingestd.terminal import ago, megabytes, plain, show_table
 from netatmo_ingestd.waits import finish, is_set
 
 LOAD_S = 60.0
+STILL_S = 5.0  # how long nothing may be asked for before what is left counts as refused
 LOOK_S = 1.0
 TELL_S = 10.0  # on no terminal, a line so often
 
@@ -43,7 +45,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """What one module still needs, as `status` tells it."""
+    """What one module still needs, as `status` tells it; `asked`: some of it may be asked for."""
 
     id: str
     name: str
@@ -52,6 +54,7 @@ class Module:
     requests: int
     rows: int
     eta_s: int | None
+    asked: bool
 
 
 async def run(settings: Settings, options: Options, out: Console) -> int:
@@ -80,7 +83,7 @@ async def _follow(settings: Settings, options: Options, stop: Stop, out: Console
     modules = await _told(settings, stop)
     _show_plan(modules, options, out, "The daemon is fetching; this shows its progress.")
     if options.dry_run or options.json:
-        return 0
+        return 0 if options.dry_run or not any(each.requests for each in modules) else 1
 
     async def look() -> Sequence[Module]:
         return await _told(settings, stop)
@@ -109,6 +112,7 @@ def _module(told: Mapping[str, Any]) -> Module:
         requests=history["requests"],
         rows=history["rows"],
         eta_s=history["eta_s"],
+        asked=history["asked"],
     )
 
 
@@ -116,54 +120,104 @@ def _module(told: Mapping[str, Any]) -> Module:
 
 
 async def _fill(parts: build.Parts, options: Options, stop: Stop, out: Console) -> int:
-    parts.historian.only = set(options.modules)
-    writing = asyncio.Event()
-    writer = asyncio.create_task(parts.writer.run(writing))
+    """The daemon in the foreground, until nothing is missing that can be had."""
+    names = set(options.modules)
+    parts.historian.only = names
+    if options.dry_run:
+        return await _plan(parts, options, stop, out)
+    _check_logins(parts)
+    running = asyncio.create_task(daemon.run_tasks(parts, stop))
     try:
-        await _until_loaded(parts, stop)
-        if not options.dry_run or not parts.ledger.all():
-            await parts.poller.once()  # history ends where the newest rows begin
+        await _until_polled(parts, stop, running)
         modules = _planned(parts)
-        if options.modules and not modules:
-            raise ConfigError(f"--module: none is called {', '.join(options.modules)}")
+        _check_names(names, modules)
         _show_plan(modules, options, out, _space(parts, modules))
-        if options.dry_run or stop.asked.is_set():
-            return 0
-        code = await _walk(parts, options, modules, stop, out)
+
+        async def look() -> Sequence[Module] | None:
+            if running.done():
+                return None
+            _check_logins(parts)
+            return _planned(parts)
+
+        code = await _show(look, modules, stop, out, quiet=options.json)
+        if code and not options.json and not stop.asked.is_set():
+            out.print("The rest is refused for now (netatmo-ingestd status); it is tried again.")
     finally:
-        writing.set()
-        await finish(writer, stop.drain_s, stop.hurry)
-        if parts.spool.batches:
-            drain = asyncio.create_task(parts.writer.drain(time.monotonic() + 3 * stop.drain_s))
-            await finish(drain, 3 * stop.drain_s + 1, stop.hurry)
-        parts.reporter.write(ended=True)
+        stop.asked.set()
+        await running
     if options.json:
         left = {"left_on_spool": parts.spool.records, **_as_dict(_planned(parts))}
         print(json.dumps(left))  # noqa: T201
     return code
 
 
-async def _walk(
-    parts: build.Parts, options: Options, modules: Sequence[Module], stop: Stop, out: Console
-) -> int:
-    walk = asyncio.create_task(parts.historian.fill(stop.asked))
+async def _plan(parts: build.Parts, options: Options, stop: Stop, out: Console) -> int:
+    """What is missing; where nothing is known at all, the newest rows are read first."""
+    writing = asyncio.Event()
+    writer = asyncio.create_task(parts.writer.run(writing))
+    try:
+        await _until(parts, stop, lambda: parts.ledger.loaded)
+        if not parts.ledger.all():
+            _check_logins(parts)
+            await parts.poller.once()
+            _check_logins(parts)
+        modules = _planned(parts)
+        _check_names(set(options.modules), modules)
+        _show_plan(modules, options, out, _space(parts, modules))
+    finally:
+        writing.set()
+        await finish(writer, stop.drain_s, stop.hurry)
+        parts.reporter.write(ended=True)
+    return 0
 
-    async def look() -> Sequence[Module]:
-        if walk.done():
-            walk.result()
-        return _planned(parts)
 
-    code = await _show(look, modules, stop, out, quiet=options.json)
-    await finish(walk, stop.poll_s, stop.hurry)
-    return code
+def _check_logins(parts: build.Parts) -> None:
+    """LoginRequired when no account has a login that works."""
+    accounts = parts.poller.accounts
+    lost = [
+        name for name, each in accounts.items() if each.login() is None or LOGIN in each.failing
+    ]
+    if len(lost) == len(accounts):
+        raise LoginRequired(
+            "backfill: the login is missing or lost. "
+            f"Run: netatmo-ingestd login --account {lost[0]}",
+            account=lost[0],
+        )
 
 
-async def _until_loaded(parts: build.Parts, stop: Stop) -> None:
+def _check_names(names: set[str], modules: Sequence[Module]) -> None:
+    known = {each.name for each in modules} | {each.id for each in modules}
+    if unknown := sorted(names - known):
+        raise ConfigError(
+            f"--module: none is called {', '.join(unknown)}; see netatmo-ingestd status"
+        )
+
+
+async def _until_polled(parts: build.Parts, stop: Stop, running: asyncio.Task[None]) -> None:
+    """Until the ledger was read and each module has its first answer, or cannot have one."""
+
+    def known() -> bool:
+        accounts = parts.poller.accounts.values()
+        return running.done() or (
+            parts.ledger.loaded
+            and all(
+                (each.last_good or each.failing)
+                and each.queue.empty()
+                and (each.first_done or each.failing or not each.intake.modules(each.name))
+                for each in accounts
+            )
+        )
+
+    await _until(parts, stop, known)
+    _check_logins(parts)
+
+
+async def _until(parts: build.Parts, stop: Stop, known: Callable[[], bool]) -> None:
     limit = time.monotonic() + LOAD_S
-    while not parts.ledger.loaded and not stop.asked.is_set():
+    while not known() and not stop.asked.is_set():
         if time.monotonic() > limit:
             raise StoreUnavailable(
-                f"backfill: the ledger cannot be read within {LOAD_S:g} s "
+                f"backfill: what is stored cannot be read within {LOAD_S:g} s "
                 f"({parts.writer.counters.reason or 'the spool drains slowly'}); bring the store "
                 "back, then run it again",
                 reason="down",
@@ -238,28 +292,30 @@ def _show_plan(modules: Sequence[Module], options: Options, out: Console, note: 
 
 
 async def _show(
-    look: Callable[[], Awaitable[Sequence[Module]]],
+    look: Callable[[], Awaitable[Sequence[Module] | None]],
     modules: Sequence[Module],
     stop: Stop,
     out: Console,
     *,
     quiet: bool = False,
 ) -> int:
-    """Bars, or lines on no terminal, until nothing is missing: 0; 1 when somebody ends it."""
+    """Bars, or lines on no terminal, until nothing is missing: 0; 1 when it ends before that."""
+    if not any(each.requests for each in modules):
+        return 0
     bars = _Bars(modules, out, quiet=quiet)
+    still, left = 0, 0
     with bars.progress:
-        while True:
-            modules = await look()
-            bars.update(modules)
-            left = sum(each.requests for each in modules)
+        while (seen := await look()) is not None:
+            bars.update(seen)
+            before, left = left, sum(each.requests for each in seen)
             if left == 0:
                 return 0
-            if await is_set(stop.asked, LOOK_S):
-                if not quiet:
-                    out.print(
-                        f"Interrupted; {left} requests are left, and go on where they stopped."
-                    )
-                return 1
+            still = still + 1 if left == before and not any(each.asked for each in seen) else 0
+            if still * LOOK_S >= STILL_S or await is_set(stop.asked, LOOK_S):
+                break
+    if not quiet:
+        out.print(f"{left} requests are left, and go on where they stopped.")
+    return 1
 
 
 class _Bars:

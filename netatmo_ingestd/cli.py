@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from netatmo_ingestd import (
@@ -30,7 +31,7 @@ from netatmo_ingestd import (
 from netatmo_ingestd.config import effective
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.process import Stop
-from netatmo_ingestd.settings import Settings
+from netatmo_ingestd.settings import HistorySettings, Settings
 from netatmo_ingestd.startup import complain, config_file, fail, run, settings_of
 
 # typer uses the installed click, or from 0.29 on a copy of its own: whichever it is.
@@ -365,9 +366,11 @@ def _doctor(
 
 def _date(option: str, text: str | None) -> date | None:
     try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise ConfigError(f'{option}: "{text}" is no date; write e.g. 2024-01-31') from None
+        since = HistorySettings.model_validate({"since": text}).since if text else None
+        return since if isinstance(since, date) else None
+    except ValidationError as error:
+        told = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f'{option}: "{text}" {told}') from None
 
 
 async def _daemon(settings: Settings, once: bool) -> int:

@@ -247,7 +247,7 @@ class Client:
             return errors.ApiThrottled(text, retry_after=pause, **facts)
         advice = {
             Reaction.SCOPE: f"the login lacks a scope, or the method is retired. {login}",
-            Reaction.TARGET: "this login sees no such device; its topology is read again",
+            Reaction.TARGET: "this login sees no such device; it is asked again in a day",
         }.get(reaction, "the request itself is wrong; please report it")
         text = f"{endpoint}: refused ({seen}), {advice}"
         return errors.ApiRefused(text, reaction=reaction.value, **facts)

@@ -38,10 +38,7 @@ HELD = timedelta(minutes=15)
 
 
 class Historian:
-    """Walks the histories of all accounts.
-
-    only  ids or names of the modules to walk; empty for all
-    """
+    """Walks the histories of all accounts; `only` those modules (ids or names) if any are named."""
 
     def __init__(
         self,
@@ -76,12 +73,6 @@ class Historian:
             await stop.wait()
             await asyncio.gather(*(finish(walk, grace_s, hurry) for walk in walks))
 
-    async def fill(self, stop: asyncio.Event) -> None:
-        """Until nothing is missing, or `stop`."""
-        async with asyncio.TaskGroup() as group:
-            for account in self._accounts.values():
-                group.create_task(self._walk(account, stop, endless=False))
-
     def histories(self, account: AccountPolls) -> Iterator[History]:
         """Each module whose history `account` reads."""
         now = self._clock.now()
@@ -101,10 +92,10 @@ class Historian:
 
         granted  calls an hour that this account may spend on it
         Returns  {"since": ISO time or None, "covered": 0 to 1, "rows", "requests": still missing,
-                 "eta_s": None when nothing is granted}; modules take turns, so a long history ends
-                 after the short ones beside it
+                 "eta_s": None when nothing is granted, "asked": whether some may be asked for
+                 now}; modules take turns, so a long history ends after the short ones beside it
         """
-        found = list(self.histories(account))
+        found, now = list(self.histories(account)), self._clock.now()
         left = {each.entity.entity_id: each.requests() for each in found}
         return {
             each.entity.entity_id: {
@@ -115,14 +106,14 @@ class Historian:
                 "eta_s": round(sum(min(own, other) for other in left.values()) * 3600 / granted)
                 if granted > 0
                 else None,
+                "asked": own > 0
+                and any(self._can_ask(account, step, now) for step in steps(each, now)),
             }
             for each in found
             for own in (left[each.entity.entity_id],)
         }
 
-    async def _walk(
-        self, account: AccountPolls, stop: asyncio.Event, *, endless: bool = True
-    ) -> None:
+    async def _walk(self, account: AccountPolls, stop: asyncio.Event) -> None:
         backoff = Backoff(*RETRY_S, rng=random.Random())  # noqa: S311
         step: Step | None = None
         pages: list[Poll] = []
@@ -131,8 +122,6 @@ class Historian:
                 step = self._next(account)
                 self._tell(account, step)
             if step is None:
-                if not endless and not self._to_fill(account):
-                    return
                 await self._rest(stop, LOOK_S)
                 continue
             if not account.room.is_there(step.poll.endpoint.priority):
@@ -161,9 +150,12 @@ class Historian:
     def _tell(self, account: AccountPolls, step: Step | None) -> None:
         """Log when missing history begins to be filled, and when nothing is missing any more."""
         name = account.name
-        if step is None and name in self._filling and not self._to_fill(account):
+        if step is None and name in self._filling and not self.to_fill(account):
             self._filling.discard(name)
-            self._log.info("history.filled", account=name)
+            if rest := sum(each.requests() for each in self.histories(account)):
+                self._log.warning("history.blocked", account=name, requests=rest)
+            else:
+                self._log.info("history.filled", account=name)
         elif step and step.poll.endpoint.priority == Priority.HISTORY and name not in self._filling:
             self._filling.add(name)
             left = [each.requests() for each in self.histories(account)]
@@ -181,6 +173,8 @@ class Historian:
         if step.name not in {each.name for each in self._due(account, now)}:
             self._aside.pop(step.name, None)
             return
+        for name in [name for name, (until, _) in self._aside.items() if now - until > ASIDE_MOST]:
+            del self._aside[name]
         _, before = self._aside.get(step.name, (now, ASIDE / 2))
         wait = min(before * 2, ASIDE_MOST)
         self._aside[step.name] = now + wait, wait
@@ -189,15 +183,13 @@ class Historian:
         for history in self.histories(account):
             yield from steps(history, now)
 
-    def _to_fill(self, account: AccountPolls) -> bool:
-        """Whether anything is missing that can be asked for; unknown before the ledger is read."""
+    def to_fill(self, account: AccountPolls) -> bool:
+        """Whether anything is missing that may be asked for; unknown before the ledger is read."""
         if not self._ledger.loaded:
             return True
         now = self._clock.now()
         return any(
-            step.poll.endpoint.priority == Priority.HISTORY
-            and not account.is_refused(step.poll, now)
-            and step.name not in self._aside
+            step.poll.endpoint.priority == Priority.HISTORY and self._can_ask(account, step, now)
             for step in self._due(account, now)
         )
 
@@ -207,8 +199,11 @@ class Historian:
         return step.poll.endpoint.priority, step.rank, served
 
     def _may_ask(self, account: AccountPolls, step: Step, now: datetime) -> bool:
+        return self._can_ask(account, step, now) and self._held.get(step.name, now) <= now
+
+    def _can_ask(self, account: AccountPolls, step: Step, now: datetime) -> bool:
+        """False while the cloud refuses it, or it settled nothing when it was asked."""
         until, _ = self._aside.get(step.name, (now, ASIDE))
-        until = max(until, self._held.get(step.name, now))
         return until <= now and not account.is_refused(step.poll, now)
 
     async def _rest(self, stop: asyncio.Event, seconds: float) -> None:

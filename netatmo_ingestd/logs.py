@@ -35,6 +35,7 @@ EVENTS: Mapping[str, str] = {
     "login.found": "a new login appeared on disk; polling goes on",
     "login.file": "the token file is damaged or readable by others",
     "history.begun": "missing history is being fetched: how many modules and requests",
+    "history.blocked": "what is still missing is refused or settles nothing; tried again later",
     "history.filled": "nothing is missing any more that the cloud shows",
     "poll.failed": "a call failed; the first of a series, then a reminder now and then",
     "poll.recovered": "it works again, after how many failures",

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -62,6 +62,7 @@ _PASSING = {
 }  # fmt: skip
 _RACES = {112, 262, 11000}  # sent again as they are, they pass
 _BROKEN = {1}  # InternalError: what the embedded store says to everything once its disk was full
+_DAY = timedelta(days=1)
 _CODEC: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 
@@ -316,6 +317,15 @@ class Store:
         cursor = self._collection("measurements").find(wanted)
         found: list[Document] = await self._guard(cursor.to_list(length=None))
         return sorted(found, key=lambda row: row["time"])
+
+    async def summaries(self, module_id: str, begin: datetime, end: datetime) -> list[Document]:
+        """Day rows of a module that begin in [begin, end), oldest first."""
+        # By date, which the index has; a local date lies within a day of the moment's.
+        first, last = (begin - _DAY).date().isoformat(), (end + 2 * _DAY).date().isoformat()
+        wanted = {"module_id": module_id, "day": {"$gte": first, "$lt": last}}
+        cursor = self._collection("summaries").find(wanted)
+        found: list[Document] = await self._guard(cursor.to_list(length=None))
+        return sorted((row for row in found if begin <= row["time"] < end), key=lambda r: r["day"])
 
     async def _guard(self, call: Any) -> Any:
         try:

@@ -26,6 +26,8 @@ from netatmo_ingestd.sources.quantities import day_types
 YEAR = timedelta(days=365)
 FIRST_DAY = datetime(2012, 1, 1, tzinfo=UTC)
 """Before the first station was sold; day rows are asked from here on, which costs nothing."""
+CHOICE = 10
+"""How many holes of a module are offered at once: one that cannot be filled stops no other."""
 STEP = timedelta(minutes=5)
 ROW_BYTES = 600
 """What a row takes on the disk of the store, indexes included (measured, embedded store)."""
@@ -57,7 +59,7 @@ class History:
         if self.since == "all":
             return FIRST_DAY
         if isinstance(self.since, date):
-            return max(FIRST_DAY, midnights(zone, self.since)[0])
+            return midnights(zone, max(self.since, FIRST_DAY.date()))[0]
         begin = self.begin
         return midnights(zone, begin.astimezone(zone).date())[0] if begin else None
 
@@ -73,8 +75,8 @@ class History:
             return covered
         begin = min(told)
         if isinstance(self.since, date):
-            wanted = midnights(zone_of(self.entity), self.since)[0]
-            begin = max(begin, wanted)
+            first_day = max(self.since, FIRST_DAY.date())
+            begin = max(begin, midnights(zone_of(self.entity), first_day)[0])
         return begin
 
     def missing(self) -> tuple[Interval, ...]:
@@ -124,7 +126,7 @@ class Step:
 
 
 def steps(history: History, now: datetime) -> Iterator[Step]:
-    """The next call of each kind that is due for a module."""
+    """The calls of each kind that are due for a module, the most urgent first."""
     for coverage in (history.fine, history.days):
         if coverage is not None:
             for begin in _again(history, coverage, now):
@@ -137,10 +139,10 @@ def steps(history: History, now: datetime) -> Iterator[Step]:
         if unknown:
             # First: they tell where the finest rows begin, and where none are.
             yield Step(-1, _poll(history, "1day", Priority.HISTORY, unknown[-1][0]))
-    holes = history.missing()
-    if holes:
-        begin = stretch_begin(holes[-1], ledger.empty(history.days) if history.days else ())
-        years = (now - holes[-1][1]) // YEAR
+    silent = ledger.empty(history.days) if history.days else ()
+    for hole in history.missing()[: -CHOICE - 1 : -1]:
+        begin = stretch_begin(hole, silent)
+        years = (now - hole[1]) // YEAR
         yield Step(years, _poll(history, history.scale, Priority.HISTORY, begin))
 
 
@@ -165,7 +167,7 @@ def _again(history: History, coverage: Coverage, now: datetime) -> Iterator[date
     if due:
         yield min(due)
     # One page confirms several of them: the oldest first.
-    yield from (begin for begin, _ in ledger.doubtful(coverage, now)[:1])
+    yield from (begin for begin, _ in ledger.doubtful(coverage, now)[:CHOICE])
 
 
 def _rereads(history: History, coverage: Coverage) -> Iterator[tuple[datetime, datetime]]:

@@ -28,6 +28,7 @@ from netatmo_ingestd.waits import finish, is_set
 
 FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
 REACH = timedelta(hours=3)
+SILENT_AFTER = timedelta(hours=1)  # stations upload every ten minutes, some later
 SILENT_EVERY = timedelta(days=30)  # how often a module is read of which nothing was heard since
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
 CLOCK_CHECK_S = 5.0
@@ -208,7 +209,9 @@ class Poller:
         if heard is None or last is None or last[0] is None:
             return None
         (sign, told), ((known, _), read) = heard, last
-        return read if told > read and sign == known and any(sign) else None
+        silent = told > read and sign == known and any(sign)
+        signs = [each for each in sign if isinstance(each, datetime)]
+        return read if silent and told - max(signs, default=read) > SILENT_AFTER else None
 
     def _read_by_other(
         self, account: AccountPolls, module_id: str, scale: str, now: datetime

@@ -84,6 +84,21 @@ def state_folder(folder: Path, *, exclusive: bool = True) -> Iterator[None]:
         os.close(lock)
 
 
+def is_running(folder: Path) -> bool:
+    """Whether a process holds the lock of the state folder; reports of others are of the dead."""
+    try:
+        lock = os.open(folder / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def notify(state: str) -> None:
     """Tell systemd (`Type=notify`); does nothing elsewhere."""
     address = os.environ.get("NOTIFY_SOCKET", "")

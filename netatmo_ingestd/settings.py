@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -174,14 +174,15 @@ class HistorySettings(Section):
     @field_validator("since", mode="before")
     @classmethod
     def _readable_date(cls, value: object) -> object:
-        if isinstance(value, str) and value not in ("all", "never"):
-            try:
-                return date.fromisoformat(value)
-            except ValueError:
-                raise ValueError(
-                    'is neither "all" nor "never" nor a date like "2020-01-31"'
-                ) from None
-        return value
+        if value in ("all", "never"):
+            return value
+        try:
+            day = value if type(value) is date else date.fromisoformat(str(value))
+        except ValueError:
+            raise ValueError('is neither "all" nor "never" nor a date like "2020-01-31"') from None
+        if day > datetime.now(UTC).date():
+            raise ValueError(f"is {day}, which lies in the future")
+        return day
 
 
 class BudgetSettings(Section):

@@ -27,6 +27,7 @@ from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.oauth import TokenManager
 from netatmo_ingestd.poller import Poller
+from netatmo_ingestd.process import is_running
 from netatmo_ingestd.spool import Spool
 from netatmo_ingestd.writer import Writer
 
@@ -80,6 +81,7 @@ class Reporter:
         history = {
             module_id: each
             for name, account in self.poller.accounts.items()
+            if self.ledger.loaded  # before that nothing is known, so nothing is told
             for module_id, each in self.historian.progress(
                 account, accounts[name]["budget"]["granted"]
             ).items()
@@ -269,7 +271,8 @@ def read(state_dir: Path) -> dict[str, Any] | None:
         ) from error
     if not known:
         raise IngestError(f"{path}: written by version {report['version']}; restart the daemon")
-    report["running"] = not report.get("ended") and report["age_s"] < STALE_S
+    fresh = not report.get("ended") and report["age_s"] < STALE_S
+    report["running"] = fresh and is_running(state_dir)
     return report
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import bson
 
 from netatmo_ingestd import records
+from netatmo_ingestd.intervals import join
 from netatmo_ingestd.models import Coverage, Interval
 from netatmo_ingestd.records import Document
 
@@ -217,27 +218,42 @@ _UPSERTS: Mapping[str, Callable[[Document], list[Operation]]] = {
 
 
 def to_coverage(document: Document) -> Coverage | None:
-    """A `coverage` document, None for the barrier and for one that was edited by hand."""
+    """A `coverage` document, None for the barrier and for one that was edited into nonsense."""
     try:
         return Coverage(
-            entity_id=document["entity_id"],
-            scale=document["scale"],
-            types=tuple(document["types"]),
-            covered=_intervals(document["covered"]),
-            quiet=_intervals(document["quiet"]),
-            filled=_intervals(document["filled"]),
-            once=tuple((begin, end, when) for begin, end, when in document["once"]),
-            confirmed=_intervals(document["confirmed"]),
-            forgotten=_intervals(document["forgotten"]),
-            newest=document["newest"],
-            asked=document["asked"],
-            reread=tuple(document["reread"]),
-            owner=document["owner"]["account"],
-            owned=document["owner"]["time"],
-            rev=document["rev"],
+            entity_id=_is(document["entity_id"], str),
+            scale=_is(document["scale"], str),
+            types=tuple(_is(each, str) for each in _is(document["types"], list)),
+            **{name: _intervals(document[name]) for name in _INTERVALS},
+            once=tuple((*_interval(each[:2]), _is(each[2], datetime)) for each in document["once"]),
+            newest=_is(document["newest"], datetime, type(None)),
+            asked=_is(document["asked"], datetime, type(None)),
+            reread=tuple(_is(each, datetime) for each in document["reread"]),
+            owner=_is(document["owner"]["account"], str),
+            owned=_is(document["owner"]["time"], datetime),
+            rev=_is(document["rev"], int),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, IndexError):
         return None
+
+
+_INTERVALS = ("covered", "quiet", "filled", "confirmed", "forgotten")
+
+
+def _is(value: Any, *kinds: type) -> Any:
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise TypeError(f"{type(value).__name__} is none of {kinds}")
+    return value
+
+
+def _interval(pair: Sequence[Any]) -> Interval:
+    begin, end = (_is(each, datetime) for each in pair)
+    return begin, end
+
+
+def _intervals(pairs: Any) -> tuple[Interval, ...]:
+    # Joined: the algebra needs them in order, and somebody may have pushed one at the end.
+    return join(_interval(pair) for pair in _is(pairs, list))
 
 
 def from_coverage(coverage: Coverage, rev: int) -> Document:
@@ -256,10 +272,6 @@ def from_coverage(coverage: Coverage, rev: int) -> Document:
         "owner": {"account": coverage.owner, "time": coverage.owned},
         "rev": rev,
     }
-
-
-def _intervals(pairs: Iterable[Sequence[datetime]]) -> tuple[Interval, ...]:
-    return tuple((begin, end) for begin, end in pairs)
 
 
 def _doubles(values: Mapping[str, Any]) -> tuple[Document, list[Document]]:

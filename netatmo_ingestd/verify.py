@@ -22,18 +22,23 @@ from netatmo_ingestd.build import open_budget, open_login, store_beside
 from netatmo_ingestd.bulks import BulkSize
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.errors import IngestError, StoreUnavailable
+from netatmo_ingestd.errors import ConfigError, IngestError, LoginRequired, StoreUnavailable
 from netatmo_ingestd.intervals import covers, intersect, subtract
-from netatmo_ingestd.models import Coverage, Entity, Interval, Measurement, Priority
+from netatmo_ingestd.models import Coverage, Entity, Interval, Measurement, Priority, Summary
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.plan import coverage_report
+from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.process import state_folder
+from netatmo_ingestd.records import Document
 from netatmo_ingestd.settings import Settings
-from netatmo_ingestd.sources.measure import rows_poll
+from netatmo_ingestd.sources import MODULE_TYPES
+from netatmo_ingestd.sources.days import days_poll
+from netatmo_ingestd.sources.measure import history_types, rows_poll
 from netatmo_ingestd.terminal import plain, show_table
 from netatmo_ingestd.upserts import operations
 
 WINDOW = timedelta(days=3.5)  # one page of five-minute rows
+DAYS_WINDOW = timedelta(days=1000)  # one page of day rows
 SECOND = timedelta(seconds=1)
 SHOWN = 20
 
@@ -55,10 +60,11 @@ class Difference:
     """One row: `what` is "missing" (here), "altered", or "unknown" (to the cloud)."""
 
     module_id: str
+    scale: str
     time: datetime
     what: str
-    stored: Mapping[str, float]
-    cloud: Mapping[str, float]
+    stored: Mapping[str, Any]
+    cloud: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -80,17 +86,20 @@ async def run(settings: Settings, options: Options, out: Console) -> int:
         entities = {each["_id"]: _entity(each) for each in await store.modules()}
         known = await store.coverage()
         coverage = [each for each in known if _chosen(each, entities, options)]
+        if not known:
+            raise IngestError("verify: nothing is stored yet. Run: netatmo-ingestd status")
         if not coverage:
-            raise IngestError("verify: nothing of that is stored yet. Run: netatmo-ingestd status")
-        drawn = _draw([each for each in coverage if each.scale != "1day"], entities, options)
-        checker = _Checker(store, await _clients(settings, stack))
+            raise ConfigError(
+                "verify: --module or --account names nothing that is stored. "
+                "Run: netatmo-ingestd status"
+            )
+        drawn = _draw(coverage, entities, options)
+        checker = _Checker(store, await _clients(settings, stack), repairs=options.repair)
         bars = stack.enter_context(
             Progress(console=out, disable=options.json or not out.is_terminal)
         )
         for each, begin in bars.track(drawn, description="comparing"):
             await checker.check(entities[each.entity_id], each, begin)
-        if options.repair:
-            await checker.repair()
     report = coverage_report(coverage, entities)
     result = checker.result
     if options.json:
@@ -142,27 +151,45 @@ def _draw(
         for each in coverage
         if each.entity_id in entities
         for stretch in each.filled
-        for begin in _begins(stretch)
+        for begin in _begins(stretch, _window(each))
     ]
     chance = random.Random(options.seed)  # noqa: S311
     return chance.sample(windows, min(options.windows, len(windows)))
 
 
-def _begins(stretch: Interval) -> Iterator[datetime]:
+def _begins(stretch: Interval, window: timedelta) -> Iterator[datetime]:
     begin, end = stretch
     while begin < end:
         yield begin
-        begin += WINDOW
+        begin += window
+
+
+def _window(coverage: Coverage) -> timedelta:
+    return DAYS_WINDOW if coverage.scale == "1day" else WINDOW
+
+
+def _poll(entity: Entity, coverage: Coverage, begin: datetime) -> Poll:
+    if coverage.scale == "1day":
+        types = history_types(MODULE_TYPES, entity)
+        return days_poll(coverage.owner, entity, types, begin, priority=Priority.REREAD)
+    return rows_poll(
+        coverage.owner,
+        entity,
+        coverage.types,
+        begin,
+        scale=coverage.scale,
+        priority=Priority.REREAD,
+    )
 
 
 class _Checker:
-    """Compares windows one by one; keeps what the cloud says of the rows that differ."""
+    """Compares windows one by one, and repairs each at once if it is to."""
 
-    def __init__(self, store: Store, clients: Mapping[str, Client]) -> None:
+    def __init__(self, store: Store, clients: Mapping[str, Client], *, repairs: bool) -> None:
         self.result = Result()
         self._store = store
         self._clients = clients
-        self._cloud: list[Measurement] = []
+        self._repairs = repairs
 
     async def check(self, entity: Entity, coverage: Coverage, begin: datetime) -> None:
         """One window: at most a page of rows from `begin` on."""
@@ -170,44 +197,43 @@ class _Checker:
         if client is None:
             self.result.failed.append(f"{coverage.entity_id}: its account is not configured")
             return
-        poll = rows_poll(
-            coverage.owner,
-            entity,
-            coverage.types,
-            begin,
-            scale=coverage.scale,
-            priority=Priority.REREAD,
-        )
+        poll = _poll(entity, coverage, begin)
         try:
             reply = await client.call(
                 poll.endpoint.name, poll.params, priority=Priority.REREAD, purpose="reread"
             )
+        except LoginRequired:
+            raise
         except IngestError as error:
             self.result.failed.append(f"{coverage.entity_id}: {error}")
             return
         parsed = poll.endpoint.parse(reply, poll)
         if not parsed.facts:
             return
-        end = min(parsed.facts[0].end, begin + WINDOW)
+        end = min(parsed.facts[0].end, begin + _window(coverage))
         # Of what is not covered yet nothing can be missing.
         spans = subtract(intersect(coverage.covered, ((begin, end),)), coverage.forgotten)
-        rows = [each for each in parsed.records if isinstance(each, Measurement)]
+        rows = [each for each in parsed.records if isinstance(each, (Measurement, Summary))]
         told = {each.time: each for each in rows if covers(spans, each.time, each.time + SECOND)}
         stored = {
             row["time"]: row["values"]
-            for row in await self._store.rows(coverage.entity_id, coverage.scale, begin, end)
+            for row in await self._stored(coverage, begin, end)
             if covers(spans, row["time"], row["time"] + SECOND)
         }
         self.result.windows += 1
         self.result.rows += len(told)
-        self._compare(coverage, told, stored)
+        wrong = self._compare(coverage, told, stored)
+        if self._repairs:
+            await self._repair(wrong)
 
     def _compare(
         self,
         coverage: Coverage,
-        told: Mapping[datetime, Measurement],
-        stored: Mapping[datetime, Mapping[str, float]],
-    ) -> None:
+        told: Mapping[datetime, Measurement | Summary],
+        stored: Mapping[datetime, Mapping[str, Any]],
+    ) -> list[Measurement | Summary]:
+        """Note what differs; what the cloud says of it."""
+        found: list[Measurement | Summary] = []
         for at in sorted({*told, *stored}):
             cloud, here = told.get(at), stored.get(at)
             if cloud is None:
@@ -219,17 +245,21 @@ class _Checker:
             else:
                 continue
             if cloud:
-                self._cloud.append(cloud)
+                found.append(cloud)
             values = cloud.values if cloud else {}
             self.result.differences.append(
-                Difference(coverage.entity_id, at, what, here or {}, values)
+                Difference(coverage.entity_id, coverage.scale, at, what, here or {}, values)
             )
+        return found
 
-    async def repair(self) -> None:
+    async def _stored(self, coverage: Coverage, begin: datetime, end: datetime) -> list[Document]:
+        if coverage.scale == "1day":
+            return await self._store.summaries(coverage.entity_id, begin, end)
+        return await self._store.rows(coverage.entity_id, coverage.scale, begin, end)
+
+    async def _repair(self, rows: Sequence[Measurement | Summary]) -> None:
         """Write what the cloud says; a row that it does not know is kept."""
-        wanted = [
-            operation for row in self._cloud for operation in operations(records.as_document(row))
-        ]
+        wanted = [operation for row in rows for operation in operations(records.as_document(row))]
         for bulk in BulkSize(500).cut(wanted):
             outcome = await self._store.write(bulk)
             if outcome.written < len(bulk):
@@ -253,8 +283,8 @@ def _show(
     for each in result.differences[:SHOWN]:
         out.print(
             plain(
-                f"{each.what}: {each.module_id} at {_iso(each.time)}: stored {dict(each.stored)}, "
-                f"the cloud says {dict(each.cloud)}"
+                f"{each.what}: {each.module_id} {each.scale} at {_iso(each.time)}: "
+                f"stored {dict(each.stored)}, the cloud says {dict(each.cloud)}"
             ),
             soft_wrap=True,
         )

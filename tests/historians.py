@@ -51,6 +51,8 @@ class Log:
     def info(self, event: str, **fields: Any) -> None:
         self.events.append((event, fields))
 
+    warning = info
+
 
 @dataclass
 class Account:

@@ -31,6 +31,7 @@ import typer.main
 from netatmo_ingestd import __version__, cli, logs, startup
 from netatmo_ingestd.errors import Busy, ConfigError, IngestError, LoginRequired, StoreUnavailable
 from netatmo_ingestd.process import state_folder
+from tests.living import living
 from tests.stores import require_extra, until
 
 ROOT = Path(__file__).parents[1]
@@ -456,7 +457,8 @@ def test_status_exits_1_unless_all_is_well(
     """Healthy is 0; in trouble, ended or stale is 1; in tables and in JSON alike."""
     report(tmp_path, **changes)
 
-    result = run("status", "--config", config(tmp_path), *(["--json"] if as_json else []))
+    with living(tmp_path / "state"):
+        result = run("status", "--config", config(tmp_path), *(["--json"] if as_json else []))
 
     assert result.code == code
     assert result.err == ""

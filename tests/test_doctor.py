@@ -21,6 +21,7 @@ from netatmo_ingestd.doctor import Finding
 from netatmo_ingestd.models import Token
 from netatmo_ingestd.settings import AccountSettings, NetatmoSettings, Settings, StoreSettings
 from netatmo_ingestd.tokenfile import TokenFile, make_folder, token_folder
+from tests.living import living
 from tests.wire import WireServer
 
 NOWHERE = "mongodb://u:canary-p4ssword@127.0.0.1:1/?serverSelectionTimeoutMS=100"
@@ -237,7 +238,8 @@ async def test_what_the_daemon_found_out_is_repeated(tmp_path: Path) -> None:
     """Troubles and hints of the running daemon stand among the findings."""
     report(tmp_path, troubles=["login of home is lost"], hints=["stretched 3×"])
 
-    found = await doctor.examine(settings_for(tmp_path))
+    with living(tmp_path / "state"):
+        found = await doctor.examine(settings_for(tmp_path))
 
     said = [(each.verdict, each.text) for each in found if each.name.startswith("daemon")]
     assert said == [

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from collections import Counter
 from dataclasses import replace
-from datetime import date
 from typing import cast
 
 import pytest
@@ -98,13 +97,14 @@ async def test_a_full_spool_is_no_failure() -> None:
 
 
 async def test_what_the_cloud_refuses_is_not_asked() -> None:
-    """Not even when nothing else is missing."""
+    """Not even when nothing else is missing; it is told that some is left."""
     house = a_house("a", "b")
     house.home.refused = {"home-a"}
     async with house.running():
-        await until(lambda: house.log.events and house.log.events[-1][0] == "history.filled")
+        await until(lambda: house.log.events and house.log.events[-1][0] == "history.blocked")
 
     assert set(house.home.asked(Priority.HISTORY)) == {"home-b"}
+    assert house.log.events[-1][1]["requests"] > 0
 
 
 # --- the end --------------------------------------------------------------------------------------
@@ -144,12 +144,12 @@ async def test_stopping_waits_for_no_mute_cloud(how: str) -> None:
     assert all(each.in_flight == 0 for each in house.accounts.values())
 
 
-async def test_filling_ends_when_nothing_is_missing() -> None:
-    """Also when a part cannot be had: what was set aside or refused keeps nobody."""
+async def test_progress_tells_what_may_be_asked() -> None:
+    """Of a module that is refused the rest is told, and that it cannot be had now."""
     house = a_house("a", "b", "c")
     house.home.refused = {"home-b"}
-
-    await asyncio.wait_for(house.historian.fill(house.stop), 10)
+    async with house.running():
+        await until(lambda: house.log.events and house.log.events[-1][0] == "history.blocked")
 
     progress = house.historian.progress(cast("AccountPolls", house.home), 12.0)
     assert [progress[f"home-{each}"]["covered"] for each in "ac"] == [1.0, 1.0]
@@ -159,18 +159,8 @@ async def test_filling_ends_when_nothing_is_missing() -> None:
         "rows": 0,
         "requests": 0,
         "eta_s": 0,
+        "asked": False,
     }
     assert progress["home-b"]["requests"] > 0
     assert progress["home-b"]["eta_s"] == progress["home-b"]["requests"] * 300
-
-
-async def test_filling_can_be_stopped() -> None:
-    """`stop` ends it before the end."""
-    house = a_house("a", since=date(2026, 1, 1))
-    house.home.down = True
-    task = asyncio.create_task(house.historian.fill(house.stop))
-    await house.looked(3)
-
-    house.stop.set()
-
-    await asyncio.wait_for(task, 5)
+    assert progress["home-b"]["asked"] is False

@@ -67,8 +67,8 @@ def due(of: History, now: datetime = NOW) -> list[tuple[str, str, datetime]]:
 
 
 def the_step(of: History, priority: Priority, now: datetime = NOW) -> Step:
-    (step,) = [each for each in steps(of, now) if each.poll.endpoint.priority == priority]
-    return step
+    """The most urgent one."""
+    return next(each for each in steps(of, now) if each.poll.endpoint.priority == priority)
 
 
 # --- history: coarse first, newest first ----------------------------------------------------------
@@ -194,7 +194,7 @@ def test_how_far_back(since: str | date, setup: datetime | None, begin: datetime
     [
         ("all", FIRST_DAY),
         (date(2026, 1, 1), datetime(2025, 12, 31, 23, tzinfo=UTC)),
-        (date(2010, 1, 1), FIRST_DAY),
+        (date(2010, 1, 1), FIRST_DAY - HOUR),  # its local midnight
         ("never", datetime(2026, 3, 12, 23, tzinfo=UTC)),
     ],
 )

@@ -33,7 +33,7 @@ def quiet(house: House) -> Quiet:
     cloud = house.cloud
     cloud.__class__ = Quiet
     assert isinstance(cloud, Quiet)
-    cloud.seen = {GARDEN: int(house.clock.time()) - 1000}
+    cloud.seen = {GARDEN: int(house.clock.time()) - 4000}
     return cloud
 
 

@@ -25,6 +25,7 @@ from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.models import Token
 from netatmo_ingestd.settings import AccountSettings, Settings, StoreSettings
 from netatmo_ingestd.tokenfile import TokenFile, make_folder, token_folder
+from tests.living import living
 
 SECRET = "canary-client-secret"
 PASSWORD = "canary-p4ssword"
@@ -272,16 +273,25 @@ def write(folder: Path, **changes: Any) -> None:
 
 def test_a_report_goes_stale(tmp_path: Path) -> None:
     """A report older than a minute, or from the future, or a last one, means: not running."""
-    write(tmp_path)
-    assert running(tmp_path)
+    with living(tmp_path):
+        write(tmp_path)
+        assert running(tmp_path)
 
-    for changes in (
-        {"written": time.time() - 61},
-        {"written": time.time() + 3600},
-        {"ended": True},
-    ):
-        write(tmp_path, **changes)
-        assert not running(tmp_path)
+        for changes in (
+            {"written": time.time() - 61},
+            {"written": time.time() + 3600},
+            {"ended": True},
+        ):
+            write(tmp_path, **changes)
+            assert not running(tmp_path)
+
+
+def test_a_killed_daemon_does_not_run(tmp_path: Path) -> None:
+    """However fresh its report is, nobody holds its lock any more."""
+    with living(tmp_path):
+        write(tmp_path)
+
+    assert not running(tmp_path)
 
 
 def running(folder: Path) -> bool:
