@@ -146,14 +146,7 @@ def _demo(
       netatmo-ingestd demo --state-dir ./demo    keep the store
     """
     del config
-    options = demo.Options(
-        seconds=seconds,
-        speed=speed,
-        stations=stations,
-        seed=seed,
-        state_dir=state_dir,
-        json=as_json,
-    )
+    options = demo.Options(seconds, speed, stations, seed, state_dir, json=as_json)
     raise typer.Exit(run(demo.run(options, out)))
 
 
@@ -166,6 +159,7 @@ def _simulator(
     ] = 1,
     seed: Annotated[int, typer.Option(help="Another seed, another weather.")] = 1,
     stations: Annotated[int, typer.Option(min=1, max=50, help="How many stations.")] = 1,
+    coaches: Annotated[int, typer.Option(min=0, max=50, help="How many air quality monitors.")] = 0,
     origin: Annotated[
         float | None, typer.Option(help="Go on with the time of an earlier simulator.")
     ] = None,
@@ -174,13 +168,15 @@ def _simulator(
 
     \b
     Example:
-      netatmo-ingestd simulator --port 8700 --speed 600 --stations 2
+      netatmo-ingestd simulator --port 8700 --speed 600 --stations 2 --coaches 1
     Then set [netatmo] api_url and auth_url, and [clock], to what it prints.
     """
     del config
     from netatmo_ingestd.simulator import server  # noqa: PLC0415  # starlette is for it alone
 
-    plan = server.Plan(port=port, speed=speed, seed=seed, stations=stations, origin=origin)
+    plan = server.Plan(
+        port=port, speed=speed, seed=seed, stations=stations, coaches=coaches, origin=origin
+    )
     server.serve(plan)
 
 
@@ -296,10 +292,7 @@ def _backfill(
       netatmo-ingestd backfill --module Garden --json
     """
     options = backfill.Options(
-        since=_date("--since", since),
-        modules=tuple(module or ()),
-        dry_run=dry_run,
-        json=as_json,
+        since=_date("--since", since), modules=tuple(module or ()), dry_run=dry_run, json=as_json
     )
     raise typer.Exit(run(backfill.run(settings_of(config), options, out)))
 

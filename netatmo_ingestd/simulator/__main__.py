@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--speed", type=float, default=plain.speed, help="simulated seconds per second")
     add("--seed", type=int, default=plain.seed, help="same seed, same values")
     add("--stations", type=int, default=plain.stations, help="in total, 7 modules each")
+    add("--coaches", type=int, default=plain.coaches, help="air quality monitors in total")
     add("--host", default=plain.host, help="a loopback address")
     add("--days", type=int, default=plain.days, help="days of history before the start")
     add("--timezones", type=_names, default=plain.timezones, help="IANA names, A,B,C: in turn")

@@ -40,6 +40,10 @@ def invalid_argument(message: str) -> CallError:
     return CallError(400, 21, message)
 
 
+def no_scope() -> CallError:
+    return CallError(403, 13, "Application does not have the good scope rights")
+
+
 def as_json(value: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     return Answer(status, json.dumps(value).encode(), headers or {})
 

@@ -18,8 +18,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.simulator import consent, control, mishaps, weather
-from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad, good
+from netatmo_ingestd.simulator import aircare, consent, control, mishaps, weather
+from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad, good, no_scope
 from netatmo_ingestd.simulator.faults import Switchboard
 from netatmo_ingestd.simulator.journal import Journal
 from netatmo_ingestd.simulator.oauth import Ask, Authority, GrantError
@@ -29,7 +29,7 @@ from netatmo_ingestd.simulator.view import View
 from netatmo_ingestd.simulator.weather import Call, Method
 from netatmo_ingestd.simulator.world import World
 
-METHODS: Mapping[str, Method] = {**weather.METHODS}
+METHODS: Mapping[str, Method] = {**weather.METHODS, **aircare.METHODS}
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _CROWDED = CallError(429, 11, "Failed to enter concurrency limited section")
 
@@ -117,10 +117,11 @@ class Cloud:
         if method is None:
             raise CallError(404, 31, "Method not found")
         if not set(method.scopes) & set(session.scopes):
-            raise CallError(403, 13, "Application does not have the good scope rights")
+            raise no_scope()
         faults = self.faults.world(name, session.account.user, now)
         view = View(self.world, now, faults)
-        call = Call(params, session.account, view, faults, self.switches.show_invited)
+        shown = self.switches.show_invited
+        call = Call(params, session.account, view, session.scopes, faults, shown)
         body = method.answer(call)
         self.traffic.rows += len(call.stamps)
         request.scope["simulator.stamps"] = call.stamps

@@ -199,6 +199,7 @@ def accounts(cloud: Cloud) -> list[dict[str, Any]]:
             "current": sessions.current(account.user, now),
             "stations": list(account.owns),
             "invited": list(account.invited),
+            "coaches": list(account.coaches),
         }
         for position, account in enumerate(cloud.authority.accounts.values())
     ]

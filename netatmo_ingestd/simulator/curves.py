@@ -24,6 +24,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "NAModule2": ("WindStrength", "WindAngle", "GustStrength", "GustAngle"),
     "NAModule3": ("Rain",),
     "NAModule4": ("Temperature", "CO2", "Humidity"),
+    "NHC": ("Temperature", "CO2", "Humidity", "Noise", "Pressure", "health_idx"),
 }
 
 _LOWEST = -1000
@@ -97,7 +98,7 @@ def _outdoor_tenths(seed: int, place: str, shift: int, day: int) -> tuple[int, .
 def day_rows(kind: str, seed: int, place: str, module: str, shift: int, day: int) -> list[Row]:
     """The 288 rows of a module, values in the order of FIELDS[kind].
 
-    place   id of its station: modules of one station live in the same weather
+    place   id of a station: modules of one place live in the same weather
     shift   local solar time minus UTC, in samples of 5 minutes
     day     days since 1970-01-01 UTC
     """
@@ -138,6 +139,25 @@ def _main(seed: int, place: str, module: str, shift: int, day: int) -> list[Row]
         )
         for (t, c, h), p, s, n in zip(room, people, sky, words, strict=True)
     ]
+
+
+def _coach(seed: int, place: str, module: str, shift: int, day: int) -> list[Row]:
+    rows = _main(seed, place, module, shift, day)
+    return [(*row, health_index(row[1], row[2], row[3])) for row in rows]
+
+
+def health_index(co2: Value, humidity: Value, noise: Value) -> int:
+    """0 healthy, 1 fine, 2 fair, 3 poor, 4 unhealthy: the worst of the three.
+
+    CO2 gets worse at 900, 1150, 1400 and 1600 ppm; noise at 50, 60, 65 and 70 dB; humidity with
+    each 10 % outside of 40 to 60 %. A rule of our own: the real one is not published.
+    """
+    dry = max(40 - humidity, humidity - 60, 0)
+    return max(
+        sum(co2 >= step for step in (900, 1150, 1400, 1600)),
+        sum(noise >= step for step in (50, 60, 65, 70)),
+        sum(dry > step for step in (0, 10, 20, 30)),
+    )
 
 
 @lru_cache(maxsize=64)
@@ -193,4 +213,5 @@ _KINDS: Mapping[str, _Rows] = {
     "NAModule2": _wind,
     "NAModule3": _rain,
     "NAModule4": _extra,
+    "NHC": _coach,
 }

@@ -1,4 +1,7 @@
-"""`getstationsdata`: the dashboard of each station, field by field as netatmo-api 3.1 and 7.2."""
+"""The dashboard of each station and coach, field by field.
+
+`getstationsdata` as netatmo-api 3.1 and 7.2, `gethomecoachsdata` as 3.2 and 7.8.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,17 @@ DATA_TYPES: Mapping[str, tuple[str, ...]] = {
     "NAModule2": ("Wind",),
     "NAModule3": ("Rain",),
     "NAModule4": ("Temperature", "CO2", "Humidity"),
+    "NHC": ("Temperature", "CO2", "Humidity", "Noise", "Pressure", "health_idx"),
 }
-_FIRMWARE = {"NAMain": 204, "NAModule1": 53, "NAModule2": 28, "NAModule3": 14, "NAModule4": 53}
+_FIRMWARE = {
+    "NAMain": 204,
+    "NAModule1": 53,
+    "NAModule2": 28,
+    "NAModule3": 14,
+    "NAModule4": 53,
+    "NHC": 59,
+}
+_UPLOADING = ("NAMain", "NHC")
 _BATTERY = {  # full and empty, mV (section 9)
     "NAModule1": (6000, 3600),
     "NAModule2": (6000, 3950),
@@ -56,6 +68,28 @@ def device(view: View, station: Station) -> Json:
         "home_name": station.home_name,
         **({} if board is None else {"dashboard_data": board}),
         "modules": [_module(view, station, module) for module in view.members(station)],
+    }
+
+
+def coach(view: View, coach: Station) -> Json:
+    """One element of `body.devices` of `gethomecoachsdata`; recordings tell no home."""
+    main, uploaded = coach.main, view.uploaded(coach.main)
+    board = dashboard(view, coach, main)
+    return {
+        "_id": coach.id,
+        "station_name": main.name,
+        "date_setup": main.setup,
+        "last_setup": main.setup,
+        "type": "NHC",
+        "last_status_store": uploaded,
+        "module_name": "Indoor",
+        "firmware": _FIRMWARE["NHC"],
+        "wifi_status": 45 + _slow(view, main, 30),
+        "reachable": board is not None,
+        "co2_calibrating": False,
+        "data_type": list(DATA_TYPES["NHC"]),
+        "place": place(coach.place),
+        **({} if board is None else {"dashboard_data": board}),
     }
 
 
@@ -107,7 +141,7 @@ def place(where: Place) -> Json:
 def dashboard(view: View, station: Station, module: Module) -> dict[str, Json] | None:
     """`dashboard_data` of the newest uploaded sample; None when the module is silent."""
     newest = view.newest(module)
-    patience = STATION_SILENT_S if module.type == "NAMain" else MODULE_SILENT_S
+    patience = STATION_SILENT_S if module.type in _UPLOADING else MODULE_SILENT_S
     if newest is None or newest[0] < view.now - patience or view.touching("unreachable", module):
         return None
     rows = view.rows(
@@ -120,9 +154,11 @@ def dashboard(view: View, station: Station, module: Module) -> dict[str, Json] |
         return board | _strongest(today)
     if module.type == "NAModule3":
         return board | _rain_sums(rows, today)
-    if module.type == "NAMain":
+    if module.type in _UPLOADING:
         board["AbsolutePressure"] = _at_station(newest[1][4], station.place.altitude)
     board |= _extremes(today)
+    if module.type == "NHC":
+        return board
     board["temp_trend"] = _trend(rows, 0, 0.4)
     if module.type == "NAMain":
         board["pressure_trend"] = _trend(rows, 4, 0.6)

@@ -18,6 +18,7 @@ from netatmo_ingestd.simulator.sessions import ACCESS_LIFE_S, Account, App, Sess
 
 CODE_LIFE_S = 600
 DEFAULT_SCOPE = "read_station"
+COACH_SCOPE = "read_homecoach"
 
 _PRODUCTS = (
     *("station", "homecoach", "thermostat", "smarther", "camera", "camerapro", "presence"),
@@ -123,8 +124,12 @@ class Authority:
         return code
 
     def ready_made(self, app: App, account: Account, seed: int) -> str:
-        """A refresh token like one of the developer portal's generator; fixed by `seed`."""
-        session = self.sessions.open(app, account, (DEFAULT_SCOPE,))
+        """A refresh token like one of the developer portal's generator; fixed by `seed`.
+
+        Its scopes are those of what the account has.
+        """
+        scopes = (DEFAULT_SCOPE, COACH_SCOPE) if account.coaches else (DEFAULT_SCOPE,)
+        session = self.sessions.open(app, account, scopes)
         halves = (hashed(seed, app.client_id, account.user, half) for half in (0, 1))
         token = f"{account.user_id}|" + "".join(f"{half:016x}" for half in halves)
         session.refresh[token] = None

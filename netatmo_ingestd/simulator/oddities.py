@@ -1,4 +1,4 @@
-"""World faults that change what `getstationsdata` says of a device; the rows stay as they are."""
+"""World faults that change what is said of a device; the rows stay as they are."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def _touched(devices: list[Thing], fault: Fault) -> Iterator[Thing]:
 def _vanished(devices: list[Thing], fault: Fault) -> list[Thing]:
     """Gone from the answer; with no module named, everything is."""
     left = [d for d in devices if fault.params["module"] not in (None, d["_id"])]
-    for device in left:
+    for device in filter(_has_modules, left):
         device["modules"] = [m for m in device["modules"] if m["_id"] != fault.params["module"]]
     return left
 
 
 def _ghost(devices: list[Thing], fault: Fault) -> list[Thing]:
     """A module that was never paired, behind the named station or the first one."""
-    for device in devices:
+    for device in filter(_has_modules, devices):
         if fault.touches(device["_id"], device["_id"]):
             device["modules"].append(dict(GHOST))
             break
@@ -71,7 +71,7 @@ def _ghost(devices: list[Thing], fault: Fault) -> list[Thing]:
 
 def _twice(devices: list[Thing], fault: Fault) -> list[Thing]:
     """One module under a second station too, there without its dashboard."""
-    for position, device in enumerate(devices):
+    for position, device in enumerate(filter(_has_modules, devices)):
         for module in device["modules"]:
             if fault.params["module"] in (None, module["_id"]):
                 other = devices[(position + 1) % len(devices)]
@@ -81,11 +81,17 @@ def _twice(devices: list[Thing], fault: Fault) -> list[Thing]:
     return devices
 
 
+def _has_modules(device: Thing) -> bool:
+    return "modules" in device  # a coach has none
+
+
 # --- one device or module ------------------------------------------------------------------------
 
 
 def _no_name(thing: Thing, _fault: Fault, _now: float) -> None:
     thing.pop("module_name", None)
+    if thing["type"] == "NHC":
+        thing.pop("station_name", None)
 
 
 def _missing(thing: Thing, fault: Fault, _now: float) -> None:
@@ -121,7 +127,7 @@ def _key_injection(thing: Thing, _fault: Fault, _now: float) -> None:
 
 
 def _read_only(thing: Thing, _fault: Fault, _now: float) -> None:
-    if thing["type"] == "NAMain":
+    if thing["type"] in ("NAMain", "NHC"):
         thing["read_only"] = True
 
 

@@ -39,6 +39,7 @@ class Plan:
 
     port       0 lets the system choose
     stations   in total; they are dealt to the accounts in turn
+    coaches    air quality monitors in total; dealt likewise
     days       length of the history before `origin`
     timezones  IANA names for the stations in turn; none: those of their places
     origin     real epoch at which both clocks agree; None is now. Give the same one after a restart
@@ -60,6 +61,7 @@ class Plan:
     auto_consent: bool = False
     password_grant: bool = False
     app_burst: bool = False
+    coaches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,16 @@ def build(plan: Plan, clock: Clock | None = None) -> Cloud:
     """
     _checked(plan)
     origin = time.time() if plan.origin is None else plan.origin
-    world = World(plan.seed, plan.stations, origin=origin, days=plan.days, timezones=plan.timezones)
+    world = World(
+        plan.seed,
+        plan.stations,
+        origin=origin,
+        days=plan.days,
+        timezones=plan.timezones,
+        coaches=plan.coaches,
+    )
     apps = [_app(plan.seed, number) for number in range(plan.apps)]
-    accounts = _accounts(plan, tuple(world.stations))
+    accounts = _accounts(plan, tuple(world.stations), tuple(world.coaches))
     try:
         authority = Authority(
             apps, accounts, rotation=plan.rotation, password_grant=plan.password_grant
@@ -192,6 +201,8 @@ def _checked(plan: Plan) -> None:
         raise ConfigError(f"simulator: speed {plan.speed} is not above 0")
     if not 1 <= plan.stations <= MOST_STATIONS:
         raise ConfigError(f"simulator: stations {plan.stations} is not in 1…{MOST_STATIONS}")
+    if not 0 <= plan.coaches <= MOST_STATIONS:
+        raise ConfigError(f"simulator: coaches {plan.coaches} is not in 0…{MOST_STATIONS}")
     if plan.accounts < 1 or plan.apps < 1 or plan.days < 0:
         raise ConfigError("simulator: it needs an account, an app, and days of 0 or more")
     unknown = sorted(set(plan.timezones) - available_timezones()) if plan.timezones else []
@@ -218,7 +229,7 @@ def _app(seed: int, number: int) -> App:
     return App(_hex(seed, 24, "app", number), _hex(seed, 32, "secret", number))
 
 
-def _accounts(plan: Plan, stations: tuple[str, ...]) -> list[Account]:
+def _accounts(plan: Plan, stations: tuple[str, ...], coaches: tuple[str, ...]) -> list[Account]:
     owned = [stations[number :: plan.accounts] for number in range(plan.accounts)]
     return [
         Account(
@@ -227,6 +238,7 @@ def _accounts(plan: Plan, stations: tuple[str, ...]) -> list[Account]:
             user_id=_hex(plan.seed, 24, "user", number),
             owns=owned[number],
             invited=owned[(number + 1) % plan.accounts][:1] if plan.shared else (),
+            coaches=coaches[number :: plan.accounts],
         )
         for number in range(plan.accounts)
     ]

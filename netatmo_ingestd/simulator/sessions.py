@@ -28,6 +28,7 @@ class Account:
     user_id  24 hex digits, the first half of its tokens
     owns     ids of its own stations
     invited  ids of stations it only sees (`read_only`)
+    coaches  ids of its own air quality monitors
     """
 
     user: str
@@ -35,6 +36,7 @@ class Account:
     user_id: str
     owns: tuple[str, ...]
     invited: tuple[str, ...] = ()
+    coaches: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

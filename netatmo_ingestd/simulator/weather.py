@@ -1,4 +1,7 @@
-"""The weather product line: which methods it answers. Other lines add a table of their own."""
+"""The weather product line: which methods it answers. Other lines add a table of their own.
+
+`getmeasure` is here for all of them; which scope it takes is up to the module asked for.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netatmo_ingestd.simulator import dashboard, measure, oddities
-from netatmo_ingestd.simulator.answers import CallError, Json, invalid_argument
+from netatmo_ingestd.simulator.answers import CallError, Json, invalid_argument, no_scope
 from netatmo_ingestd.simulator.faults import Fault
 from netatmo_ingestd.simulator.measure import Point, Query
 from netatmo_ingestd.simulator.sessions import Account
@@ -19,6 +22,7 @@ class Call:
     """An authorized data call.
 
     params        arguments in the order sent, names may repeat
+    scopes        of the login
     show_invited  list invited stations even without get_favorites
     stamps        of the history rows in the answer, filled in by the method
     """
@@ -26,6 +30,7 @@ class Call:
     params: Sequence[tuple[str, str]]
     account: Account
     view: View
+    scopes: Sequence[str]
     faults: list[Fault] = field(default_factory=list)
     show_invited: bool = False
     stamps: Sequence[int] = ()
@@ -50,6 +55,11 @@ def stations(call: Call) -> Json:
     devices = oddities.applied(mine, call.faults, view.now)
     if call.flag("get_favorites"):
         devices += _favourites(call)
+    return answer(call, devices)
+
+
+def answer(call: Call, devices: list[oddities.Thing]) -> Json:
+    """The body that lists `devices`, or of them the one that is asked for."""
     wanted = dict(call.params).get("device_id")
     if wanted:
         devices = [device for device in devices if device["_id"] == wanted]
@@ -62,6 +72,8 @@ def measures(call: Call) -> Json:
     """`getmeasure` (netatmo-api 3.3)."""
     query = measure.read_query(call.params)
     module = _target(call, query)
+    if MEASURE_SCOPES.get(module.type, "read_station") not in call.scopes:
+        raise no_scope()
     station = call.view.world.station_of(module)
     found = measure.points(query, module, station.zone, call.view)
     found = _spoiled(found, query, module, call.view)
@@ -69,9 +81,11 @@ def measures(call: Call) -> Json:
     return measure.shape(found, query)
 
 
+MEASURE_SCOPES: Mapping[str, str] = {"NHC": "read_homecoach"}
+"""Scope of the history of a module type; all others are of weather stations."""
 METHODS: Mapping[str, Method] = {
     "getstationsdata": Method(("read_station",), stations),
-    "getmeasure": Method(("read_station",), measures),
+    "getmeasure": Method(("read_station", *MEASURE_SCOPES.values()), measures),
 }
 
 
@@ -101,7 +115,7 @@ def _home(call: Call) -> Place:
 
 def _target(call: Call, query: Query) -> Module:
     """The module asked, if the account may see it, still has it, and it is behind that device."""
-    visible = (*call.account.owns, *call.account.invited)
+    visible = (*call.account.owns, *call.account.invited, *call.account.coaches)
     module = call.view.find(query.module_id) if query.device_id in visible else None
     if module is None or module.station != query.device_id or not call.view.present(module):
         raise CallError(404, 9, "Device not found")

@@ -1,4 +1,4 @@
-"""The simulated homes: which stations there are, and every sample they ever took.
+"""The simulated homes: which stations and coaches there are, and every sample they ever took.
 
 Every value is a function of (seed, module id, time): whoever knows the seed can recompute what
 must be in a store. The k-th sample of a module is stamped k*300 + phase + jitter; a station uploads
@@ -32,8 +32,11 @@ _PREFIX = {
     "NAModule2": "06:00:00",
     "NAModule3": "05:00:00",
     "NAModule4": "03:00:00",
+    "NHC": "70:ee:50",
 }
+_COACH_SLOT = 15  # of the 16 ids of an index; stations and their modules take the first seven
 _NAMES = ("Living room", "Garden", "Roof wind", "Rain", "Bedroom", "Kitchen", "Cellar")
+_COACH_NAMES = ("Nursery", "Study", "Guest room", "Attic")
 _HOUSES = ("Harbour House", "Mill Cottage", "Hill Farm", "Old School", "Lake View", "Orchard")
 
 
@@ -62,7 +65,7 @@ _PLACES = (
 class Module:
     """One device.
 
-    station  id of the station it reports through (its own for a NAMain)
+    station  id of the device it reports through (its own for a NAMain or NHC)
     setup    epoch before which it has no samples
     phase    seconds after each multiple of 300 at which it samples, jitter aside
     """
@@ -82,9 +85,10 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """A NAMain and the modules behind it.
+    """What uploads by itself: a NAMain and the modules behind it, or an NHC, which has none.
 
     parity  0 or 1: which of two samples is followed by the upload
+    sky     id of the station in whose weather it stands: its own, or that of its home
     """
 
     main: Module
@@ -93,6 +97,7 @@ class Station:
     home_name: str
     place: Place
     parity: int
+    sky: str
 
     @property
     def id(self) -> str:
@@ -108,10 +113,11 @@ class Station:
 
 
 class World:
-    """All stations of a seed.
+    """All stations of a seed, and its coaches (air quality monitors), as stations of their own.
 
     origin     epoch at which simulated time begins
     days       how much history exists before `origin`
+    coaches    how many; coach k stands in the home of station k, in turn
     timezones  IANA names: station k lives by the k-th of them in turn; none: by those of its place
     """
 
@@ -123,23 +129,29 @@ class World:
         origin: float = 0,
         days: int = 365,
         timezones: Sequence[str] = (),
+        coaches: int = 0,
     ) -> None:
         self.seed = seed
         self.timezones = tuple(timezones)
         self.origin = int(origin)
         self.setup = self.origin - days * DAY
         self.stations = {s.id: s for s in (self._station(i) for i in range(stations))}
-        self.by_id = {m.id: m for s in self.stations.values() for m in s.all}
+        homes = list(self.stations.values())
+        self.coaches = {
+            c.id: c for c in (self._coach(i, homes[i % stations]) for i in range(coaches))
+        }
+        everyone = (*homes, *self.coaches.values())
+        self.by_id = {m.id: m for s in everyone for m in s.all}
         self._chunk = lru_cache(maxsize=512)(self._make_chunk)
 
     # --- who there is --------------------------------------------------------------------------
 
     def modules(self) -> tuple[Module, ...]:
-        """All devices, stations included."""
+        """All devices, stations included, coaches last."""
         return tuple(self.by_id.values())
 
     def station_of(self, module: Module) -> Station:
-        return self.stations[module.station]
+        return self.stations.get(module.station) or self.coaches[module.station]
 
     def successor(self, module: Module, at: float) -> Module:
         """The module that takes the place of `module` at `at`: same type and name, another id."""
@@ -167,7 +179,18 @@ class World:
             home_name=house if index < len(_HOUSES) else f"{house} {index // len(_HOUSES) + 1}",
             place=self._place(index),
             parity=hashed(self.seed, ids[0], "parity") % 2,
+            sky=ids[0],
         )
+
+    def _coach(self, index: int, home: Station) -> Station:
+        name = self._id("NHC", index, _COACH_SLOT)
+        phase = 80 + hashed(self.seed, name, "phase") % 200
+        room = _COACH_NAMES[index % len(_COACH_NAMES)]
+        salt = hashed(self.seed, name, "jitter") & 0xFFFFFFFF
+        setup = self.setup + 100 * _COACH_SLOT
+        main = Module(name, "NHC", name, room, setup, phase, salt)
+        parity = hashed(self.seed, name, "parity") % 2
+        return replace(home, main=main, modules=(), parity=parity)
 
     def _place(self, index: int) -> Place:
         """Another time zone moves the local midnights; the weather stays."""
@@ -253,5 +276,6 @@ class World:
     def _make_chunk(self, module: Module, day: int) -> tuple[list[int], list[Row]]:
         first = day * PER_DAY
         stamps = [self.stamp(module, k) for k in range(first, first + PER_DAY)]
-        shift = round(self.station_of(module).place.location[0] * PER_DAY / 360)
-        return stamps, day_rows(module.type, self.seed, module.station, module.id, shift, day)
+        home = self.station_of(module)
+        shift = round(home.place.location[0] * PER_DAY / 360)
+        return stamps, day_rows(module.type, self.seed, home.sky, module.id, shift, day)

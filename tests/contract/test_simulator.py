@@ -95,11 +95,42 @@ OWN_CASE: Json = {
         },
     ],
 }
+OWN_COACH: Json = {
+    "_id": "70:ee:50:01:02:13",
+    "station_name": "Nursery",
+    "date_setup": 1702901500,
+    "last_setup": 1702901500,
+    "type": "NHC",
+    "last_status_store": 1759999912,
+    "module_name": "Indoor",
+    "firmware": 59,
+    "wifi_status": 45,
+    "reachable": True,
+    "co2_calibrating": False,
+    "data_type": ["Temperature", "CO2", "Humidity", "Noise", "Pressure", "health_idx"],
+    "place": OWN_CASE["place"],
+    "dashboard_data": {
+        "time_utc": 1759999911,
+        "Temperature": 20.8,
+        "CO2": 856,
+        "Humidity": 59,
+        "Noise": 36,
+        "Pressure": 1019.4,
+        "AbsolutePressure": 1015.7,
+        "health_idx": 0,
+        "min_temp": 19.4,
+        "max_temp": 20.9,
+        "date_max_temp": 1759998710,
+        "date_min_temp": 1759985102,
+    },
+}
 # Netatmo's older recordings carry these; newer ones and the simulator do not.
 RETIRED = {"cipher_id", "WindHistoric", "main_device"}
 # Missing in some recordings: a name, the home, the first firmware date, a trend after a restart.
 OPTIONAL = {"station_name", "module_name", "home_id", "home_name", "last_upgrade", "cipher_id"}
 OPTIONAL |= {"temp_trend", "pressure_trend"}
+# Coaches show extremes in some years' recordings and not in others.
+EXTREMES = {f"{part}_temp" for part in ("min", "max", "date_min", "date_max")}
 
 
 def recorded(path: str) -> Json:
@@ -111,7 +142,7 @@ def recorded(path: str) -> Json:
 
 @pytest.fixture
 async def cloud() -> AsyncIterator[Running]:
-    async with running(Plan(seed=7, stations=2, days=30)) as cloud:
+    async with running(Plan(seed=7, stations=2, days=30, coaches=1)) as cloud:
         yield cloud
 
 
@@ -159,7 +190,8 @@ def kind_of(value: Json) -> str:
 
 def parts(device: Json) -> Iterator[tuple[str, Json]]:
     """Each object of a device under the name of its shape."""
-    yield "NAMain", {k: v for k, v in device.items() if k not in ("modules", "dashboard_data")}
+    slow = {k: v for k, v in device.items() if k not in ("modules", "dashboard_data")}
+    yield device["type"], slow
     yield "place", device["place"]
     for thing in (device, *device.get("modules", ())):
         if "dashboard_data" in thing:
@@ -223,6 +255,27 @@ async def test_stations_have_the_fields_of_recorded_answers(client: Client, path
     assert differences(body["devices"], ordinary(real["devices"])) == []
     assert set(body["user"]) == set(real["user"])
     assert set(body["user"]["administrative"]) == set(real["user"]["administrative"])
+
+
+async def test_coaches_have_the_fields_of_our_own_case(client: Client) -> None:
+    """gethomecoachsdata has every field of the documented example, with its type."""
+    body = await client.body("gethomecoachsdata")
+
+    assert differences(body["devices"], [OWN_COACH]) == []
+
+
+async def test_coaches_have_the_fields_of_recorded_answers(client: Client) -> None:
+    """gethomecoachsdata has the fields and types of the recorded coach, and maybe extremes."""
+    real = recorded("gladys/gethomecoachsdata.json")["body"]
+    empty = recorded("pyatmo/home_coach_no_devices.json")["body"]
+
+    body = await client.body("gethomecoachsdata")
+
+    found = differences(body["devices"], real["devices"])
+    assert set(found) <= {f"NHC dashboard: {name} unknown" for name in EXTREMES}
+    assert list(body["devices"][0]["data_type"]) == real["devices"][0]["data_type"]
+    assert set(body) == set(empty)
+    assert set(body["user"]["administrative"]) == set(empty["user"]["administrative"])
 
 
 async def test_the_envelope_is_the_recorded_one(client: Client) -> None:
@@ -323,7 +376,8 @@ async def pyatmo_token(session: aiohttp.ClientSession, cloud: Running) -> str:
     back = "http://localhost:8475/callback"
     names = ("client_id", "user", "password")
     form = {name: cloud.greeting[name] for name in names}
-    form |= {"redirect_uri": back, "scope": "read_station", "state": "s", "decision": "allow"}
+    scope = "read_station read_homecoach"
+    form |= {"redirect_uri": back, "scope": scope, "state": "s", "decision": "allow"}
     url = f"{cloud.url}/oauth2/authorize"
     async with session.post(url, data=form, allow_redirects=False) as answer:
         code = answer.headers["Location"].split("code=")[1].split("&")[0]
@@ -347,13 +401,30 @@ async def test_pyatmo_logs_in_and_reads_every_station(cloud: Running) -> None:
         for module in home.modules.values()
     } or dict(account.modules)
     world, now = cloud.cloud.world, cloud.cloud.clock.time()
-    assert set(seen) == set(world.by_id)
+    assert set(seen) == set(world.by_id) - set(world.coaches)
     for module_id, module in seen.items():
         sample = world.samples(module_id, now - 7_200, now, now)[-1][1]
         assert module.device_type.value == world.by_id[module_id].type
         for field, name in (("Temperature", "temperature"), ("CO2", "co2"), ("Rain", "rain")):
             if field in sample:
                 assert getattr(module, name) == sample[field]
+
+
+async def test_pyatmo_reads_every_coach(cloud: Running) -> None:
+    """A client that others wrote sees each coach by its name, with the newest visible values."""
+    async with aiohttp.ClientSession() as session:
+        token = await pyatmo_token(session, cloud)
+        account = pyatmo.AsyncAccount(PyatmoLogin(session, cloud.url, token))
+        await account.async_update_air_care()
+
+    world, now = cloud.cloud.world, cloud.cloud.clock.time()
+    assert set(account.modules) == set(world.coaches)
+    for coach_id, module in account.modules.items():
+        sample = world.samples(coach_id, now - 7_200, now, now)[-1][1]
+        assert (module.device_type.value, module.name) == ("NHC", world.by_id[coach_id].name)
+        for field in ("temperature", "co2", "humidity", "noise", "pressure", "health_idx"):
+            given = {name.lower(): value for name, value in sample.items()}
+            assert getattr(module, field) == given[field]
 
 
 async def test_pyatmo_takes_a_refusal_for_what_it_is(cloud: Running) -> None:
