@@ -84,7 +84,7 @@ class AccountPolls:
     login    scopes of the login in use, None while there is none or it is dead
     waiting  keys on the queue: an endpoint that is still waiting is not queued again
     read_at  of each module its last sign of life at its last trailing read, and when that was
-    refused  endpoint or module to when it may be asked again
+    refused  endpoint, product or module to when it may be asked again
     scopes   what `login` told when it was last looked at
     """
 
@@ -151,12 +151,13 @@ class AccountPolls:
 
     def is_refused(self, poll: Poll, now: datetime) -> bool:
         """True while the cloud is not to be asked this again."""
-        until = [self.refused[key] for key in (poll.endpoint.name, poll.key) if key in self.refused]
+        keys = (self._unlocked(poll), poll.key)
+        until = [self.refused[key] for key in keys if key in self.refused]
         return bool(until) and now < max(until)
 
     def refuse(self, poll: Poll, error: ApiRefused, now: datetime) -> None:
-        """Not again for a day: the endpoint when the scope is missing, else only this module."""
-        key = poll.endpoint.name if error.reaction == "scope" else poll.key
+        """Not again for a day: all that the scope unlocks if it is missing, else this module."""
+        key = self._unlocked(poll) if error.reaction == "scope" else poll.key
         self.refused[key] = now + REFUSED_FOR
         self.log.error("poll.refused", account=self.name, what=key, error=str(error))
         self.failing.setdefault(key, Failing()).error = str(error)
@@ -175,7 +176,7 @@ class AccountPolls:
     def went_well(self, poll: Poll, now: datetime) -> None:
         """Ends what was failing or refused; the recovery is told."""
         self.last_good[poll.endpoint.name] = now
-        for key in (poll.endpoint.name, poll.key, LOGIN):
+        for key in (self._unlocked(poll), poll.key, LOGIN):
             self.refused.pop(key, None)
             series = self.failing.pop(key, None)
             if series and not self._failing_too(key):
@@ -187,6 +188,15 @@ class AccountPolls:
         """What was wrong with `key` is of no interest any more."""
         self.refused.pop(key, None)
         self.failing.pop(key, None)
+
+    def _unlocked(self, poll: Poll) -> str:
+        """What one scope unlocks: an endpoint; of one that products share, the product's part."""
+        name = poll.endpoint.name
+        if poll.target is None:
+            return name
+        kind = poll.target.type
+        product = next((each.name for each in self.sources if kind in each.module_types), "")
+        return f"{name} {product}" if product else name
 
     def _failing_too(self, key: str) -> bool:
         """True while the endpoint of `key` fails, for whichever module."""

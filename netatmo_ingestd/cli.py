@@ -128,7 +128,7 @@ def _demo(
     speed: Annotated[
         float, typer.Option(min=1, max=100_000, help="Simulated seconds in one second.")
     ] = 600,
-    stations: Annotated[int, typer.Option(min=1, max=50, help="Stations of the home.")] = 1,
+    stations: Annotated[int, typer.Option(min=1, max=50, help="Stations; a monitor is added.")] = 1,
     seed: Annotated[int, typer.Option(help="Another seed, another weather.")] = 1,
     state_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep what is stored in DIR.")

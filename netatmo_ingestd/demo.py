@@ -44,6 +44,8 @@ from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.quantities import UNITS, UPSTREAM
 
 SHOW_EVERY_S = 1.0
+COACHES = 1  # beside the stations of --stations
+PRODUCTS = ("weather", "aircare")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ async def _simulator(options: Options) -> AsyncIterator[dict[str, Any]]:
     command = [
         *(sys.executable, "-m", "netatmo_ingestd", "simulator", "--port", "0"),
         *("--speed", str(options.speed), "--seed", str(options.seed)),
-        *("--stations", str(options.stations)),
+        *("--stations", str(options.stations), "--coaches", str(COACHES)),
     ]
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -197,6 +199,7 @@ def _settings(folder: Path, cloud: dict[str, Any]) -> Settings:
                 name="demo",
                 client_id=cloud["client_id"],
                 client_secret=SecretStr(cloud["client_secret"]),
+                products=PRODUCTS,
             ),
         ),
         netatmo=NetatmoSettings(api_url=cloud["url"], auth_url=cloud["url"]),
@@ -287,7 +290,7 @@ async def _compare(parts: build.Parts, options: Options, cloud: dict[str, Any]) 
     await parts.poller.once()
     await parts.writer.drain(time.monotonic() + 60)
     asked_until = parts.clock.time()
-    world = World(options.seed, options.stations, origin=cloud["origin"])
+    world = World(options.seed, options.stations, origin=cloud["origin"], coaches=COACHES)
     covered = {
         each.entity_id: each.covered
         for each in await parts.store.coverage()

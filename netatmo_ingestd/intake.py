@@ -32,6 +32,7 @@ from netatmo_ingestd.models import (
 )
 from netatmo_ingestd.polls import Parsed, Poll, Problem, Reply
 from netatmo_ingestd.settings import AccountSettings
+from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.sources.reading import scrub, text, without_mail
 from netatmo_ingestd.sources.selection import select, wanted
 from netatmo_ingestd.spool import LastKey, Spool
@@ -90,12 +91,15 @@ class Intake:
         self._memory = memory
         self._ledger = ledger
         self._log = log
+        sources = for_products(settings.products)
+        self._polled = {endpoint.name for source in sources for endpoint in source.endpoints}
 
     def modules(self, account: str) -> dict[str, Entity]:
-        """Modules that `account` describes and that are still there, by id."""
+        """Modules of its products that `account` describes and that are still there, by id."""
         return {
             entity_id: known.entity
-            for of_endpoint in self._memory.known.values()
+            for endpoint, of_endpoint in self._memory.known.items()
+            if endpoint in self._polled
             for entity_id, known in of_endpoint.items()
             if known.entity.kind == "module"
             and known.entity.account == account

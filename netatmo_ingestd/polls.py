@@ -88,7 +88,7 @@ class Endpoint:
     """One API method with its cadence.
 
     name      method, e.g. "getstationsdata"; also its name in logs
-    scope     OAuth scope it needs
+    scope     OAuth scope it needs; "" when that is up to the module asked for
     cadence   key of [poll] that sets its interval
     per       "account", "home" or "module"
     priority  its place in the budget

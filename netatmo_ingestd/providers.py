@@ -83,7 +83,7 @@ NETATMO = Provider(
     api_url="https://api.netatmo.com",
     auth_url="https://api.netatmo.com",
     app_per_hour=2000,
-    scopes={"weather": ("read_station",)},
+    scopes={"weather": ("read_station",), "aircare": ("read_homecoach",)},
 )
 
 # Codes of the error envelope. A refusal is read by (status, code), never by status alone:

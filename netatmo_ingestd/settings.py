@@ -154,9 +154,10 @@ class PollSettings(Section):
     """How often each scope's endpoints are asked, and the trailing read of each module."""
 
     weather: Duration = timedelta(minutes=10)
+    aircare: Duration = timedelta(minutes=10)
     trailing: Duration = timedelta(minutes=30)
 
-    @field_validator("weather", "trailing")
+    @field_validator("weather", "aircare", "trailing")
     @classmethod
     def _not_too_fast(cls, value: timedelta) -> timedelta:
         if value < timedelta(minutes=1):

@@ -26,6 +26,7 @@ from netatmo_ingestd.errors import (
 )
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.polls import Poll
+from netatmo_ingestd.sources import SOURCES
 from netatmo_ingestd.sources.days import days_poll
 from netatmo_ingestd.sources.measure import rows_poll
 from netatmo_ingestd.sources.weather import WEATHER
@@ -36,8 +37,10 @@ EVERY = timedelta(minutes=30)
 STATIONS = Poll(WEATHER.endpoints[0], "home")
 
 
-def rows(priority: Priority = Priority.TRAILING, module: str = "m") -> Poll:
-    target = replace(MODULE, entity_id=module)
+def rows(
+    priority: Priority = Priority.TRAILING, module: str = "m", kind: str = MODULE.type
+) -> Poll:
+    target = replace(MODULE, entity_id=module, type=kind)
     return rows_poll("home", target, TYPES, START, priority=priority)
 
 
@@ -204,7 +207,7 @@ async def test_of_many_modules_the_first_failure_is_told() -> None:
 
 @pytest.mark.parametrize(("reaction", "others"), [("target", ["n"]), ("bug", ["n"]), ("scope", [])])
 async def test_a_refusal_is_kept_for_a_day(reaction: str, others: list[str]) -> None:
-    """A missing scope stops the endpoint, an unknown module itself; a day later it is tried."""
+    """A missing scope stops all it unlocks, an unknown module itself; a day later it is tried."""
     house = House()
     assert await house.fails(rows(), refusal(reaction)) is None
     house.cloud.error = None
@@ -217,6 +220,27 @@ async def test_a_refusal_is_kept_for_a_day(reaction: str, others: list[str]) -> 
 
     assert await house.ask(rows()) == ()
     assert house.account.refused == {}
+
+
+@pytest.mark.parametrize(("kind", "other"), [("NHC", "NAModule1"), ("NAModule1", "NHC")])
+async def test_a_missing_scope_is_of_one_product(kind: str, other: str) -> None:
+    """Of the endpoint that products share, only the refused product's modules are left alone."""
+    house = House()
+    house.account.sources = SOURCES
+    refused, allowed = (rows(kind=each, module=each) for each in (kind, other))
+    await house.fails(refused, refusal("scope"))
+    house.cloud.error = None
+
+    assert await house.ask(refused) is None
+    assert await house.ask(rows(kind=kind, module="another")) is None
+    assert await house.ask(allowed) == ()
+    assert await house.ask(STATIONS) == ()
+    assert await house.ask(refused) is None
+
+    house.clock.advance(REFUSED_FOR.total_seconds())
+
+    assert await house.ask(refused) == ()
+    assert house.account.refused == house.account.failing == {}
 
 
 async def test_history_of_a_module_may_be_refused_by_itself() -> None:

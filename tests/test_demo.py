@@ -46,7 +46,7 @@ class Rows:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World(1, 1, origin=ORIGIN)
+    return World(1, 1, origin=ORIGIN, coaches=1)
 
 
 def module_of(world: World, kind: str) -> str:

@@ -238,6 +238,7 @@ async def opened(
     poll: PollSettings | None = None,
     per_hour: int = 400,
     check_s: float = 0.02,
+    products: tuple[str, ...] = ("weather",),
 ) -> AsyncIterator[House]:
     clock = clock or HandClock(auto=True)
     cloud, log, memory, ledger = Cloud(clock), Log(), Memory(), Ledger()
@@ -252,7 +253,7 @@ async def opened(
         polls = {
             name: AccountPolls(
                 name=name,
-                sources=for_products(("weather",)),
+                sources=for_products(products),
                 client=Client(
                     account=name,
                     provider=NETATMO,
@@ -264,7 +265,7 @@ async def opened(
                 ),
                 budget=budget,
                 intake=Intake(
-                    settings=AccountSettings(name=name),
+                    settings=AccountSettings(name=name, products=products),
                     spool=queue,
                     memory=memory,
                     ledger=ledger,

@@ -14,34 +14,36 @@ import pytest
 from netatmo_ingestd import records
 from netatmo_ingestd.models import Batch, Entity
 from netatmo_ingestd.polls import Parsed, Poll, Reply
+from netatmo_ingestd.sources import aircare, weather
+from netatmo_ingestd.sources.aircare import AIRCARE
 from netatmo_ingestd.sources.measure import rows_poll
-from netatmo_ingestd.sources.weather import LEFT_OUT, WEATHER
+from netatmo_ingestd.sources.weather import WEATHER
 from netatmo_ingestd.spool import Spool
 from netatmo_ingestd.upserts import operations
 
 RECORDED = Path(__file__).resolve().parents[2] / "shared" / "recorded"
-STATIONS = (
-    "gladys/getstationsdata.json",
-    "pyatmo/weatherstation_data_simple.json",
-    # gethomecoachsdata has the same shape, and here a type that is unknown until its source exists.
-    "gladys/gethomecoachsdata.json",
-    "pyatmo/home_coach_no_devices.json",
-)
+DASHBOARDS = {
+    "gladys/getstationsdata.json": WEATHER,
+    "pyatmo/weatherstation_data_simple.json": WEATHER,
+    "gladys/gethomecoachsdata.json": AIRCARE,
+    "pyatmo/home_coach_no_devices.json": AIRCARE,
+}
+LEFT_OUT = {**weather.LEFT_OUT, **aircare.LEFT_OUT}
 ROWS = ("pyatmo/weatherstation_measure.json",)
 MODULE = Entity("home", "module", "12:34:56:07:bb:3e", "", "12:34:56:37:11:ca", "NAModule4", {})
 
 Where = tuple[str | int, ...]
 
 
-@pytest.fixture(params=[*STATIONS, *ROWS])
+@pytest.fixture(params=[*DASHBOARDS, *ROWS])
 def recorded(request: pytest.FixtureRequest) -> tuple[Any, Poll]:
     """(envelope, the poll that got it)."""
     file = RECORDED / request.param
     if not file.exists():
         pytest.skip(f"no {request.param} in shared/recorded beside the checkout")
     envelope = json.loads(file.read_text())
-    if request.param in STATIONS:
-        return envelope, Poll(WEATHER.endpoints[0], "home")
+    if request.param in DASHBOARDS:
+        return envelope, Poll(DASHBOARDS[request.param].endpoints[0], "home")
     begin = datetime.fromtimestamp(min(map(int, envelope["body"])), UTC)
     return envelope, rows_poll("home", MODULE, ("Temperature",), begin)
 
@@ -74,6 +76,21 @@ async def test_recorded_answer_is_stored(recorded: tuple[Any, Poll], tmp_path: P
     ]
     assert [tuple(fact.types) for fact in facts] == [fact.types for fact in parsed.facts]
     assert all(operations(document) for document in documents)
+
+
+def test_recorded_monitor_is_nothing_new() -> None:
+    """A real air quality monitor is described whole: no field or type of it is unknown."""
+    file = RECORDED / "gladys/gethomecoachsdata.json"
+    if not file.exists():
+        pytest.skip("no gladys/gethomecoachsdata.json in shared/recorded beside the checkout")
+    envelope = json.loads(file.read_text())
+
+    parsed = parse(envelope, Poll(AIRCARE.endpoints[0], "home"))
+
+    assert parsed.problems == []
+    monitor, row = map(records.as_document, parsed.records)
+    assert monitor["description"]["name"] == "Air Chambre parental "
+    assert row["values"]["health_index"] == 0.0
 
 
 def test_every_leaf_ends_somewhere(recorded: tuple[Any, Poll]) -> None:

@@ -327,6 +327,8 @@ def test_a_wrong_type_is_one_line(tmp_path: Path, text: str, told: str) -> None:
         ("[poll]\nweather = nan", "poll.weather: is out of range"),
         ('[poll]\nweather = "999999999999999999d"', "poll.weather: is out of range"),
         ("[poll]\nweather = true", "poll.weather: "),
+        ('[poll]\naircare = "59s"', "poll.aircare: is under 1 min"),
+        ('[poll]\naircare = "25h"', "poll.aircare: is over 1 day"),
         ("[budget]\nper_hour = 491", "budget.per_hour: "),
         ("[budget]\nper_10s = 0", "budget.per_10s: "),
         ("[spool]\nmax_bytes = 1000", "spool.max_bytes: "),
@@ -578,7 +580,8 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "include": "x", "exclude": "x", "client_id": "x", "client_secret": "x",
         "client_secret_file": "/x", "api_url": "https://other.example", "level": "debug",
         "auth_url": "https://other.example", "origin": "5", "speed": "1", "weather": "11m",
-        "trailing": "31m", "per_hour": "399", "per_10s": "49", "max_bytes": "2000000",
+        "aircare": "9m", "trailing": "31m", "per_hour": "399", "per_10s": "49",
+        "max_bytes": "2000000",
         "bulk_size": "499", "max_bulks_per_second": "3", "port": "8736", "format": "json",
         "state_dir": "/x", "since": "2020-01-01",
     }  # fmt: skip

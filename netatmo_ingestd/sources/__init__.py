@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from netatmo_ingestd.polls import ModuleType, Source
+from netatmo_ingestd.sources.aircare import AIRCARE
 from netatmo_ingestd.sources.weather import WEATHER
 
-SOURCES: tuple[Source, ...] = (WEATHER,)
+SOURCES: tuple[Source, ...] = (WEATHER, AIRCARE)
 
 MODULE_TYPES: dict[str, ModuleType] = {
     name: kind for source in SOURCES for name, kind in source.module_types.items()

@@ -257,7 +257,7 @@ def endpoints(parse: Parse, *priorities: Priority) -> dict[Priority, Endpoint]:
     return {
         priority: Endpoint(
             name="getmeasure",
-            scope="read_station",
+            scope="",
             cadence="trailing",
             per="module",
             priority=priority,
