@@ -169,6 +169,7 @@ class Cloud:
             self.greeting["stations"],
             origin=self.greeting["origin"],
             days=days,
+            coaches=sum(len(account["coaches"]) for account in self.accounts),
         )
 
     def ask(self, method: str, route: str, body: Any = None) -> Any:
@@ -585,8 +586,11 @@ def _differences(stored: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
         for name, value in shown.items()
         if not (name == "WindAngle" and value < 0)
     }
-    # The dashboard of a station tells one value more than its history.
+    # Only a dashboard tells these; of the index it has to be the one of that moment.
     found = {name: value for name, value in stored.items() if name != "absolute_pressure"}
+    index = wanted.pop("health_index", None)
+    if found.get("health_index") == index:
+        found.pop("health_index", None)
     return "" if found == wanted else f"stored {found}, shown {wanted}"
 
 

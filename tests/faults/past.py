@@ -93,7 +93,7 @@ def differences(house: House, module: str, begin: float, end: float) -> Counter[
         elif any(
             here[at].get(UPSTREAM[name.lower()]) != float(value)
             for name, value in values.items()
-            if not (name == "WindAngle" and value < 0)
+            if name != "health_idx" and not (name == "WindAngle" and value < 0)
         ):
             found["different"] += 1
     found["unexpected"] += sum(begin <= at <= end and at not in cloud for at in here)
