@@ -131,13 +131,16 @@ def _alone(fact: Fact, moment: datetime) -> Coverage:
 
 
 def _reread(coverage: Coverage, fact: Fact) -> tuple[datetime, ...]:
-    """How far each depth has come: a walk up to the cloud's now, from far enough back, ends it."""
+    """How far each depth has come: a walk up to the cloud's now, from far enough back, ends it.
+
+    What its first page showed is as old as that page, so that is how far it has come.
+    """
     if not fact.whole:
         return coverage.reread
     walked = fact.walked or fact.begin
     first = coverage.covered[0][0] if coverage.covered else fact.begin
     return tuple(
-        max(done, fact.asked) if walked <= max(done - depth, first) else done
+        max(done, fact.since or fact.asked) if walked <= max(done - depth, first) else done
         for done, (_, depth) in zip(coverage.reread, depths(fact.scale), strict=False)
     )
 

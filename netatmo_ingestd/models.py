@@ -187,6 +187,7 @@ class Fact:
     newest  time of the newest one
     whole   True when it reaches the cloud's now, False for a full page
     walked  where the walk began whose last page so far this is: all of [walked, end) was asked
+    since   when its first page was answered; None: this is the first
     """
 
     entity_id: str
@@ -201,6 +202,7 @@ class Fact:
     filled: tuple[Interval, ...] = ()
     whole: bool = True
     walked: datetime | None = None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class Poll:
     types     upstream types asked, in order
     scale     of the rows asked
     walked    where the walk began whose next page this is; None: at `begin`
+    since     when its first page was answered; None: this is the first
     """
 
     endpoint: Endpoint
@@ -31,6 +32,7 @@ class Poll:
     types: tuple[str, ...] = ()
     scale: str = "max"
     walked: datetime | None = None
+    since: datetime | None = None
 
     @property
     def entity_id(self) -> str:

@@ -150,6 +150,16 @@ def test_a_full_page_ends_no_reread() -> None:
     assert known.reread == (at(later), at(later))
 
 
+def test_a_slow_walk_has_come_as_far_as_its_first_page() -> None:
+    """What that page showed may have been corrected while the others were asked for."""
+    end, first, last = 100 * DAY, 101 * DAY, 101 * DAY + 5
+    fact = Truth.of([end + 1]).answer(end, last, walked=end - 14 * DAY)
+
+    known = merge(long_known(), replace(fact, since=at(first)), at(last))
+
+    assert known.reread == (at(first), at(first))
+
+
 def test_a_young_history_is_reread_from_its_begin() -> None:
     """A walk from the first covered moment on is far enough back for every depth."""
     known = coverage([(0, 30)], newest=29, filled=[(0, 30)], reread=(30, 30))

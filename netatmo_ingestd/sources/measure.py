@@ -50,6 +50,7 @@ def rows_poll(
     scale: str = "max",
     priority: Priority = Priority.TRAILING,
     walked: datetime | None = None,
+    since: datetime | None = None,
 ) -> Poll:
     """The call for all rows of `target` from `begin` on (at most 1024, the oldest first)."""
     if scale != "max":
@@ -63,6 +64,7 @@ def rows_poll(
         types=types,
         scale=scale,
         walked=walked,
+        since=since,
     )
 
 
@@ -143,6 +145,7 @@ def parse_rows(reply: Reply, poll: Poll) -> Parsed:
             scale=poll.scale,
             priority=poll.endpoint.priority,
             walked=poll.walked or begin,
+            since=poll.since or server,
         )
         wants = (following,)
     return Parsed(records, problems, wants, (fact,))
@@ -196,6 +199,7 @@ def answered(
         filled=filled,
         whole=not full,
         walked=poll.walked,
+        since=poll.since,
     )
 
 
