@@ -52,11 +52,11 @@ def test_killed_thirty_times(tmp_path: Path) -> None:
     """Thirty SIGKILLs on the way cost at most one more call of history each, and no row."""
     names = {"include": ["Garden", "Rain"]}
     chance = random.Random(4)
-    with opened(tmp_path, speed=60, days=330, history=ALL, account=names) as house:
+    with opened(tmp_path, speed=60, days=200, history=ALL, account=names) as house:
         for _ in range(KILLS):
             house.start()
             seen = len(journal(house, "history"))
-            goal = seen + chance.randint(1, 5)
+            goal = seen + chance.randint(1, 3)
             until(
                 lambda: len(journal(house, "history")) >= goal,  # noqa: B023
                 within=60,

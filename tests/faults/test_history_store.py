@@ -104,7 +104,7 @@ async def test_older_copy(tmp_path: Path, running: bool) -> None:
 
 _SETTINGS: dict[str, Any] = {
     "speed": 60,
-    "days": 60,
+    "days": 40,
     "history": {"since": "all"},
     "account": FEW,
 }
