@@ -97,7 +97,7 @@ def a_truth(outages: list[tuple[int, int]], late: list[tuple[int, int, int]]) ->
     return Truth(rows, page=30)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(stretches, late_rows, stretches, st.booleans(), st.integers(1, 9))
 def test_in_the_end_every_row_is_found(
     outages: list[tuple[int, int]],
