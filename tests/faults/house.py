@@ -501,18 +501,18 @@ class House:
             if not names or {module.name, world.station_of(module).home_name} & names
         ]
 
-    def covered_since(self, moment: float) -> bool:
-        """Whether every module was read, and that stored, after `moment` (simulated)."""
+    def covered_since(self, moment: float, modules: Sequence[str] | None = None) -> bool:
+        """Whether every module (of `modules`) was read, and that stored, after `moment`."""
         asked = {
             module: document["asked"].timestamp() for module, document in self.coverage().items()
         }
-        return all(asked.get(module, 0.0) > moment for module in self.modules())
+        return all(asked.get(module, 0.0) > moment for module in modules or self.modules())
 
-    def settle(self, within: float = 60.0) -> float:
+    def settle(self, within: float = 60.0, modules: Sequence[str] | None = None) -> float:
         """Wait until whatever is visible now must be stored; that moment (simulated)."""
         moment = self.now
         until(
-            lambda: self.covered_since(moment),
+            lambda: self.covered_since(moment, modules),
             within=within,
             what=f"each module's rows up to {iso(moment)} are stored",
             house=self,

@@ -52,7 +52,11 @@ def test_killed_thirty_times(tmp_path: Path) -> None:
     """Thirty SIGKILLs on the way cost at most one more call of history each, and no row."""
     names = {"include": ["Garden", "Rain"]}
     chance = random.Random(4)
-    with opened(tmp_path, speed=60, days=200, history=ALL, account=names) as house:
+    # A kill between a refresh and its answer may cost the login, which other tests are about.
+    flags = ("--rotation", "grace:36000")
+    with opened(
+        tmp_path, speed=60, days=200, history=ALL, account=names, cloud_flags=flags
+    ) as house:
         for _ in range(KILLS):
             house.start()
             seen = len(journal(house, "history"))

@@ -109,7 +109,7 @@ def test_modules_that_are_silent_gone_or_new(tmp_path: Path) -> None:
             for module in (garden, wind, rain, bedroom, heir)
         }
         gaps = holes(house)
-        end = house.now - 13 * HOUR
+        end = house.settle(within=120, modules=[garden.id, heir.id])
         wrong = {
             module.name: found
             for module, begin in ((garden, 0.0), (heir, replaced_at))
