@@ -16,8 +16,10 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import ApiError, ApiRefused, LoginRequired, SpoolError
 from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.limits import Budget
-from netatmo_ingestd.models import Priority
+from netatmo_ingestd.models import Entity, Priority
 from netatmo_ingestd.polls import Endpoint, Poll, Source
+from netatmo_ingestd.sources import MODULE_TYPES, product_of
+from netatmo_ingestd.sources.measure import history_scale, history_types
 from netatmo_ingestd.spool import Spool
 
 REFUSED_FOR = timedelta(days=1)
@@ -26,6 +28,8 @@ HISTORY_BOUND = 0.8  # of the spool: the rest is for what the cloud shows only n
 HISTORY_AHEAD = 10_000  # records: fresh readings do not queue behind hours of history
 NEAR_BOUND = 0.9
 FULL_RETRY_S = 300.0  # a disk that others filled tells nobody when it has room again
+Job = tuple[Endpoint, str]
+"""What is asked again and again: an endpoint, and the home or module that it is asked for."""
 LOGIN = "login"  # the key under which a lost login counts as failing
 
 
@@ -109,8 +113,26 @@ class AccountPolls:
     scopes: tuple[str, ...] | None = None
 
     def endpoints(self) -> Iterator[Endpoint]:
-        for source in self.sources:
-            yield from source.endpoints
+        """Each endpoint of its products once, whichever of them share it."""
+        yield from {
+            each.name: each for source in self.sources for each in source.endpoints
+        }.values()
+
+    def jobs(self) -> Iterator[Job]:
+        """What is asked at fixed cadences, the trailing reads aside."""
+        for endpoint in self.endpoints():
+            if endpoint.per == "home":
+                for home_id in self.intake.homes(self.name, endpoint):
+                    yield endpoint, home_id
+            else:
+                yield endpoint, ""
+
+    def histories(self) -> Iterator[tuple[Entity, tuple[str, ...], str]]:
+        """(entity, upstream types, finest scale) of each whose history the cloud keeps."""
+        for entity in self.intake.modules(self.name).values():
+            types, scale = history_types(MODULE_TYPES, entity), history_scale(MODULE_TYPES, entity)
+            if types:
+                yield entity, types, scale
 
     async def ask(self, poll: Poll, every: timedelta) -> Sequence[Poll] | None:
         """One call, and its answer on the spool: what should follow, None when nothing came of it.
@@ -192,10 +214,7 @@ class AccountPolls:
     def _unlocked(self, poll: Poll) -> str:
         """What one scope unlocks: an endpoint; of one that products share, the product's part."""
         name = poll.endpoint.name
-        if poll.target is None:
-            return name
-        kind = poll.target.type
-        product = next((each.name for each in self.sources if kind in each.module_types), "")
+        product = product_of(poll.target) if poll.target else ""
         return f"{name} {product}" if product else name
 
     def _failing_too(self, key: str) -> bool:

@@ -8,7 +8,7 @@ have: endpoints and firmwares leave things out. What is remembered lives in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,11 +42,16 @@ def compare(
     account: str,
     moment: datetime,
     every: timedelta,
+    *,
+    lists: bool = True,
+    elsewhere: Callable[[str], Sequence[Known]] = lambda _: (),
 ) -> tuple[list[Record], dict[str, Known]]:
     """Records that `account`'s answer at `moment` gives rise to, and what to remember.
 
-    known   by entity id, of this endpoint, of all accounts
-    every   cadence of the endpoint: more than two missed polls begin a new state interval
+    known      by entity id, of this endpoint, of all accounts
+    every      cadence of the endpoint: more than two missed polls begin a new state interval
+    lists      False when what the answer leaves out, or has for the first time, is no news
+    elsewhere  what other endpoints that list say of an entity: one change is told once
     """
     records: list[Record] = []
     update: dict[str, Known] = {}
@@ -58,13 +63,16 @@ def compare(
             continue
         now = _remember(before, entity, moment, every)
         update[entity.entity_id] = now
-        records += _records(before, now, moment)
-    if seen:
+        records += _records(now)
+        others = elsewhere(entity.entity_id)
+        records += _changes(before, now, moment, others if lists else None)
+    if seen and lists:
         for entity_id, before in known.items():
             if before.entity.account == account and entity_id not in seen:
                 gone = _absent(before, moment)
                 update[entity_id] = gone
-                if gone.vanished and not before.vanished:
+                there = any(not each.vanished for each in elsewhere(entity_id))
+                if gone.vanished and not before.vanished and not there:
                     records.append(_change(gone.entity, moment, "vanished", {}, {}))
     return records, update
 
@@ -96,38 +104,44 @@ def _remember(before: Known | None, entity: Entity, moment: datetime, every: tim
     )
 
 
-def _records(before: Known | None, now: Known, moment: datetime) -> list[Record]:
+def _records(now: Known) -> list[Record]:
     entity = now.entity
-    records: list[Record] = [entity]
-    if entity.state:
-        records.append(
-            State(
-                account=entity.account,
-                entity_id=entity.entity_id,
-                kind=entity.kind,
-                home_id=entity.home_id,
-                time=now.since,
-                until=now.seen,
-                values=entity.state,
-            )
-        )
+    if not entity.state:
+        return [entity]
+    state = State(
+        account=entity.account,
+        entity_id=entity.entity_id,
+        kind=entity.kind,
+        home_id=entity.home_id,
+        time=now.since,
+        until=now.seen,
+        values=entity.state,
+    )
+    return [entity, state]
+
+
+def _changes(
+    before: Known | None, now: Known, moment: datetime, others: Sequence[Known] | None
+) -> list[Record]:
+    """What of a description is news, and not told by another endpoint; None: no one lists it."""
+    entity = now.entity
     if before is None:
-        records.append(_change(entity, moment, "added", {}, entity.description))
-        return records
-    if before.vanished:
+        news = others is not None and not others
+        return [_change(entity, moment, "added", {}, entity.description)] if news else []
+    records: list[Record] = []
+    if before.vanished and not any(not each.vanished for each in others or ()):
         records.append(_change(entity, moment, "returned", {}, {}))
     old, new = before.entity.description, entity.description
-    changed = [key for key in new if key in old and old[key] != new[key]]
+    changed = [
+        key
+        for key in new
+        if key in old
+        and old[key] != new[key]
+        and not any(each.entity.description.get(key) == new[key] for each in others or ())
+    ]
     if changed:
-        records.append(
-            _change(
-                entity,
-                moment,
-                "changed",
-                {key: old[key] for key in changed},
-                {key: new[key] for key in changed},
-            )
-        )
+        was, is_ = ({key: each[key] for key in changed} for each in (old, new))
+        records.append(_change(entity, moment, "changed", was, is_))
     return records
 
 

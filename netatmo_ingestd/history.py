@@ -21,8 +21,6 @@ from netatmo_ingestd.models import Priority
 from netatmo_ingestd.plan import History, Step, steps
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.settings import HistorySettings
-from netatmo_ingestd.sources import MODULE_TYPES
-from netatmo_ingestd.sources.measure import history_scale, history_types
 from netatmo_ingestd.waits import finish, first
 
 LOOK_S = 60.0  # of the daemon's clock; how often one who has nothing to do looks again
@@ -76,9 +74,8 @@ class Historian:
     def histories(self, account: AccountPolls) -> Iterator[History]:
         """Each module whose history `account` reads."""
         now = self._clock.now()
-        for entity in account.intake.modules(account.name).values():
-            types, scale = history_types(MODULE_TYPES, entity), history_scale(MODULE_TYPES, entity)
-            if not types or (self.only and not self.only & {entity.entity_id, _name(entity)}):
+        for entity, types, scale in account.histories():
+            if self.only and not self.only & {entity.entity_id, _name(entity)}:
                 continue
             if self._ledger.owned_by_other(entity.entity_id, scale, account.name, now):
                 continue

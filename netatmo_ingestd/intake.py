@@ -10,7 +10,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,11 +30,13 @@ from netatmo_ingestd.models import (
     Summary,
     whole_seconds,
 )
-from netatmo_ingestd.polls import Parsed, Poll, Problem, Reply
+from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Problem, Reply
 from netatmo_ingestd.settings import AccountSettings
-from netatmo_ingestd.sources import for_products
+from netatmo_ingestd.sources import for_products, product_of, serves
+from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.reading import scrub, text, without_mail
 from netatmo_ingestd.sources.selection import select, wanted
+from netatmo_ingestd.sources.topology import HOMESDATA
 from netatmo_ingestd.spool import LastKey, Spool
 
 ROWS = "rows"  # the pseudo endpoint under which `last` keeps each module's newest spooled row
@@ -45,12 +47,14 @@ _KINDS = 500  # distinct problems that are counted by name; the rest share one c
 class Memory:
     """The table `last` in memory, shared by all accounts of a daemon.
 
-    heard  of each module what tells that it was heard again (its last sign, and its newest row as
-           the dashboard shows it), and when that was told last; not on disk
+    heard     of each module what tells that it was heard again (its last sign, and its newest row
+              as the dashboard shows it), and when that was told last; not on disk
+    revision  counts changes of `known`
     """
 
     def __init__(self) -> None:
         self.known: dict[str, dict[str, Known]] = {}
+        self.revision = 0
         self.newest: dict[str, datetime] = {}
         self.heard: dict[str, tuple[Any, datetime]] = {}
         self.drift: Counter[str] = Counter()
@@ -72,6 +76,12 @@ class Memory:
     def forget(self) -> None:
         self.known = {}
         self.newest = {}
+        self.revision += 1
+
+    def learn(self, endpoint: str, update: Mapping[str, Known]) -> None:
+        """Remember what an answer of `endpoint` said."""
+        self.known.setdefault(endpoint, {}).update(update)
+        self.revision += 1
 
 
 class Intake:
@@ -91,20 +101,61 @@ class Intake:
         self._memory = memory
         self._ledger = ledger
         self._log = log
-        sources = for_products(settings.products)
-        self._polled = {endpoint.name for source in sources for endpoint in source.endpoints}
+        self._products = settings.products
+        self._polled = {
+            endpoint.name: endpoint
+            for source in for_products(settings.products)
+            for endpoint in source.endpoints
+        }
+        self._merged: tuple[tuple[str, int], dict[str, Entity]] = (("", -1), {})
+
+    def entities(self, account: str) -> dict[str, Entity]:
+        """Whatever `account` describes and wants and that is still there, by id.
+
+        Several endpoints describe one module: the product's own counts most, live state least.
+        """
+        key = (account, self._memory.revision)
+        if self._merged[0] != key:
+            self._merged = (key, self._merge(account))
+        return self._merged[1]
+
+    def _merge(self, account: str) -> dict[str, Entity]:
+        found: dict[str, Entity] = {}
+        gone: dict[str, bool] = {}
+        for name in sorted(self._polled, key=rank):
+            for entity_id, known in self._memory.known.get(name, {}).items():
+                if known.entity.account != account:
+                    continue
+                found[entity_id] = _merged(found.get(entity_id), known.entity)
+                if self._polled[name].lists:
+                    gone[entity_id] = gone.get(entity_id, True) and known.vanished
+        return {
+            entity_id: each
+            for entity_id, each in found.items()
+            if not gone.get(entity_id) and self._wants(each)
+        }
 
     def modules(self, account: str) -> dict[str, Entity]:
-        """Modules of its products that `account` describes and that are still there, by id."""
+        """What may have a history among them, by id: modules of its products, and rooms."""
         return {
-            entity_id: known.entity
-            for endpoint, of_endpoint in self._memory.known.items()
-            if endpoint in self._polled
-            for entity_id, known in of_endpoint.items()
-            if known.entity.kind == "module"
-            and known.entity.account == account
-            and not known.vanished
-            and self._wants(known.entity)
+            entity_id: each
+            for entity_id, each in self.entities(account).items()
+            if each.kind == "room"
+            or (each.kind == "module" and product_of(each) in (*self._products, ""))
+        }
+
+    def homes(self, account: str, endpoint: Endpoint) -> dict[str, Entity]:
+        """The homes that `endpoint` is asked for: those with a module it can tell something of."""
+        entities = self.entities(account)
+        ids = {
+            each.home_id: None
+            for each in entities.values()
+            if each.kind == "module" and each.home_id and serves(endpoint, each)
+        }
+        return {
+            home_id: entities.get(home_id)
+            or Entity(account, "home", home_id, home_id, "", "home", {})
+            for home_id in ids
         }
 
     def newest(self, module_id: str) -> datetime | None:
@@ -128,18 +179,43 @@ class Intake:
 
     async def _take(self, reply: Reply, poll: Poll, every: timedelta) -> Sequence[Poll]:
         parsed = self._parse(reply, poll)
-        parsed = select(parsed, self._settings.include, self._settings.exclude)
+        about_own = self.entities(poll.account)
+        parsed = select(
+            parsed, lambda each: self._wants(_merged(about_own.get(each.entity_id), each))
+        )
         moment = whole_seconds(reply.time_server)
+        name = poll.endpoint.name
         known = {
             entity_id: each
-            for entity_id, each in self._memory.known.get(poll.endpoint.name, {}).items()
+            for entity_id, each in self._memory.known.get(name, {}).items()
             # What the owner excluded since is not gone.
             if each.entity.account != poll.account or self._wants(each.entity)
         }
-        entities = [each for each in parsed.records if isinstance(each, Entity)]
-        about, update = changes.compare(known, entities, poll.account, moment, every)
+        entities = [
+            each
+            for each in parsed.records
+            if isinstance(each, Entity) and not self._told_better(each, name)
+        ]
+        about, update = changes.compare(
+            known,
+            entities,
+            poll.account,
+            moment,
+            every,
+            lists=poll.endpoint.lists,
+            elsewhere=lambda entity_id: self._elsewhere(entity_id, name),
+        )
         others = [each for each in parsed.records if not isinstance(each, Entity)]
-        rows = [each for each in others if not self._is_forgotten(each)]
+        foreign = {each.entity_id for each in entities} - update.keys()
+        rows = [
+            each
+            for each in others
+            if not self._is_forgotten(each)
+            # Two accounts that see one home would tell each moment twice.
+            and not (
+                isinstance(each, Measurement) and each.scale == "live" and each.module_id in foreign
+            )
+        ]
         newest = {
             fact.entity_id: max(fact.newest, self._memory.newest.get(fact.entity_id, fact.newest))
             for fact in parsed.facts
@@ -149,26 +225,26 @@ class Intake:
         # A drifting field is stored in its record, so its answer is kept once; a value that was
         # set aside is only in the raw answer.
         keep = any(not each.drift for each in parsed.problems) or any(
-            name not in counter for counter, name in kinds
+            kind not in counter for counter, kind in kinds
         )
         records: list[Record] = [*about, *rows]
         if keep or poll.endpoint.priority < Priority.REREAD:
             records.append(_answer(reply, poll, parsed.problems, keep=keep))
         last: dict[LastKey, dict[str, Any]] = {
-            (poll.endpoint.name, entity_id): changes.to_row(each)
-            for entity_id, each in update.items()
+            (name, entity_id): changes.to_row(each) for entity_id, each in update.items()
         }
         last |= {(ROWS, entity_id): {"newest": each} for entity_id, each in newest.items()}
         reread = poll.endpoint.priority == Priority.REREAD
-        batch = Batch(poll.account, poll.endpoint.name, records, parsed.facts, reread)
+        batch = Batch(poll.account, name, records, parsed.facts, reread)
         await self._spool.append(batch, last)
         self._ledger.note(parsed.facts)
         if update:
-            self._memory.known.setdefault(poll.endpoint.name, {}).update(
-                {entity_id: _lean(each) for entity_id, each in update.items()}
-            )
+            self._memory.learn(name, {key: _lean(each) for key, each in update.items()})
         self._memory.newest |= newest
-        self._memory.heard |= {each.entity_id: (_sign(each), reply.received) for each in entities}
+        if poll.endpoint.name != HOMESDATA.name:  # which tells nothing of when one was heard
+            self._memory.heard |= {
+                each.entity_id: (_sign(each), reply.received) for each in entities
+            }
         self._note(kinds, poll)
         for record in about:
             if isinstance(record, Change):
@@ -203,6 +279,21 @@ class Intake:
         spans = self._ledger.forgotten(record.module_id, scale)
         return any(begin <= record.time < end for begin, end in spans)
 
+    def _told_better(self, entity: Entity, endpoint: str) -> bool:
+        """True for a home as a dashboard sees it, where the topology describes that home."""
+        topology = self._memory.known.get(HOMESDATA.name, {})
+        told = topology.get(entity.entity_id) if HOMESDATA.name in self._polled else None
+        return endpoint != HOMESDATA.name and entity.kind == "home" and told is not None
+
+    def _elsewhere(self, entity_id: str, endpoint: str) -> list[Known]:
+        """What other endpoints that list say of an entity."""
+        return [
+            of_endpoint[entity_id]
+            for name, of_endpoint in self._memory.known.items()
+            if name != endpoint and entity_id in of_endpoint
+            if name not in self._polled or self._polled[name].lists
+        ]
+
     def _wants(self, entity: Entity) -> bool:
         return wanted(entity, self._settings.include, self._settings.exclude)
 
@@ -219,6 +310,26 @@ class Intake:
                 event = "parse.drift" if counter is self._memory.drift else "parse.problem"
                 self._log.warning(event, account=poll.account, what=name)
             counter[name] += 1
+
+
+def rank(endpoint: str) -> int:
+    """How much an endpoint's description counts beside that of others; the highest most."""
+    return {HOMESTATUS.name: 0, HOMESDATA.name: 1}.get(endpoint, 2)
+
+
+def _merged(before: Entity | None, now: Entity) -> Entity:
+    """Two descriptions of one entity; what `now` says counts more."""
+    if before is None:
+        return now
+    return replace(
+        now,
+        home_id=now.home_id or before.home_id,
+        device_id=now.device_id or before.device_id,
+        type=before.type if now.type == "unknown" else now.type,
+        description={**before.description, **now.description},
+        state={**before.state, **now.state},
+        setup=now.setup or before.setup,
+    )
 
 
 def _sign(entity: Entity) -> Any:

@@ -98,9 +98,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A description of a home or a module as one answer gives it.
+    """A description of a home, or of something in it, as one answer gives it.
 
-    kind         "home" or "module"
+    kind         "home", "room", "module" or "person"
+    device_id    through which a module reports (its own for a gateway); "" for what has none
     description  slow facts in our own names (name, type, firmware …); a change is recorded
     condition    fast facts in our own names (radio, last_seen, battery): kept, not compared
     state        discrete facts that become `states` intervals (reachable …)

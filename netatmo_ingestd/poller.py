@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
-from netatmo_ingestd.account import LOGIN, AccountPolls, Room
+from netatmo_ingestd.account import LOGIN, AccountPolls, Job, Room
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.ledger import Ledger
-from netatmo_ingestd.polls import Endpoint, Poll
+from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.measure import MEASURE, history_scale, history_types, rows_poll
@@ -31,6 +31,7 @@ REACH = timedelta(hours=3)
 SILENT_AFTER = timedelta(hours=1)  # stations upload every ten minutes, some later
 SILENT_EVERY = timedelta(days=30)  # how often a module is read of which nothing was heard since
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
+HINTS_APART = timedelta(seconds=10)
 CLOCK_CHECK_S = 5.0
 CLOCK_PARTED_S = 2.0
 
@@ -79,7 +80,8 @@ class Poller:
         self._grace_s = 10.0
         self._hurry = asyncio.Event()
         self._anchors: dict[str, datetime] = {}
-        self._jobs: dict[str, tuple[AccountPolls, Endpoint | str]] = {}
+        self._jobs: dict[str, tuple[AccountPolls, Job]] = {}
+        self._hinted: dict[str, datetime] = {}
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             # More instances than ever run: a job that re-arms itself for a moment that has come
@@ -96,9 +98,7 @@ class Poller:
         try:
             async with asyncio.TaskGroup() as group:
                 for account in self.accounts.values():
-                    for endpoint in account.endpoints():
-                        self._enqueue(account, endpoint)
-                        self._arm(account, endpoint)
+                    self._arm_new(account)
                     group.create_task(self._serve(account, stop))
                 group.create_task(self._watch(stop))
         finally:
@@ -119,14 +119,18 @@ class Poller:
         return [*problems, f"spool: {self.room.paused}"] if self.room.paused else problems
 
     async def _serve_once(self, account: AccountPolls) -> None:
-        for endpoint in account.endpoints():
-            await self._serve_one(account, Poll(endpoint, account.name))
-        for module_id in account.intake.modules(account.name):
-            self._enqueue(account, module_id)
-        while not account.queue.empty():
-            *_, key, poll = account.queue.get_nowait()
-            account.waiting.discard(key)
-            await self._serve_one(account, poll)
+        asked: set[Job] = set()
+        while fresh := [job for job in self._all_jobs(account) if job not in asked]:
+            # What describes goes first: the rest is asked for what is there by then.
+            job = min(fresh, key=lambda each: (each[0] is MEASURE, each[1] != ""))
+            asked.add(job)
+            self._enqueue(account, job)
+            self._arm(account, job)
+            while not account.queue.empty():
+                *_, key, poll = account.queue.get_nowait()
+                account.waiting.discard(key)
+                await self._serve_one(account, poll)
+        self._replan()
 
     def start_over(self) -> None:
         """The store was replaced: read every module as after a start, and now."""
@@ -134,23 +138,46 @@ class Poller:
             account.intake.forget()
             account.first_done.clear()
             account.read_at.clear()
-            for endpoint in account.endpoints():
-                self._enqueue(account, endpoint)
+            for job in account.jobs():
+                self._enqueue(account, job)
 
     # --- when -----------------------------------------------------------------------------------
 
-    def interval(self, endpoint: Endpoint | str) -> timedelta:
-        """How long between two polls of an endpoint, or (a text) two trailing reads."""
-        cadence = "trailing" if isinstance(endpoint, str) else endpoint.cadence
+    def interval(self, account: AccountPolls, job: Job) -> timedelta:
+        """How long between two polls of a job."""
+        endpoint, entity_id = job
+        cadence = endpoint.cadence
+        if endpoint is MEASURE:
+            entity = account.intake.modules(account.name).get(entity_id)
+            if entity and history_scale(MODULE_TYPES, entity) != "max":
+                cadence = "buckets"
         every: timedelta = getattr(self._settings, cadence)
         return every * self.stretch
 
-    def _arm(self, account: AccountPolls, what: Endpoint | str) -> None:
-        """Place the next one-shot job of an endpoint, or of a module's trailing read (its id)."""
-        key = f"{account.name}|{what if isinstance(what, str) else what.name}"
+    def hint(self, account_name: str, endpoint_name: str, home_id: str = "") -> None:
+        """Ask now what is asked anyway: something is said to have happened. Not twice in 10 s."""
+        account = self.accounts[account_name]
+        for job in account.jobs():
+            endpoint, entity_id = job
+            if endpoint.name != endpoint_name or entity_id not in ("", home_id):
+                continue
+            key, now = _key(account, job), self._clock.now()
+            if now - self._hinted.get(key, now - HINTS_APART) >= HINTS_APART:
+                self._hinted[key] = now
+                self._enqueue(account, job)
+
+    def _all_jobs(self, account: AccountPolls) -> Iterator[Job]:
+        yield from account.jobs()
+        for entity, *_ in account.histories():
+            yield MEASURE, entity.entity_id
+
+    def _arm(self, account: AccountPolls, job: Job) -> None:
+        """Place the next one-shot of a job."""
+        key = _key(account, job)
         now = self._clock.now()
-        due = next_due(self._anchors.setdefault(key, now), self.interval(what), now)
-        self._jobs[key] = (account, what)
+        every = self.interval(account, job)
+        due = next_due(self._anchors.setdefault(key, now), every, now)
+        self._jobs[key] = (account, job)
         real_s = self._clock.real_seconds((due - now).total_seconds())
         self._scheduler.add_job(
             self._fire,
@@ -162,19 +189,25 @@ class Poller:
 
     async def _fire(self, key: str) -> None:
         """The job: put it on the queue, re-arm. No work: shutdown cancels running jobs."""
-        account, what = self._jobs[key]
-        if isinstance(what, str) and what not in account.intake.modules(account.name):
+        account, job = self._jobs[key]
+        if job[1] and job not in set(self._all_jobs(account)):
             del self._jobs[key]
-            account.forget(f"{MEASURE.name}|{what}")
+            account.forget("|".join((job[0].name, job[1])))
             return
-        self._enqueue(account, what)
-        self._arm(account, what)
+        self._enqueue(account, job)
+        self._arm(account, job)
 
-    def _enqueue(self, account: AccountPolls, what: Endpoint | str) -> None:
-        if isinstance(what, Endpoint):
-            poll: Poll | None = Poll(what, account.name)
+    def _enqueue(self, account: AccountPolls, job: Job) -> None:
+        endpoint, entity_id = job
+        poll: Poll | None
+        if endpoint is MEASURE:
+            poll = self._trailing(account, entity_id)
+        elif entity_id:
+            home = account.intake.homes(account.name, endpoint).get(entity_id)
+            params = {"home_id": entity_id}
+            poll = Poll(endpoint, account.name, params, target=home) if home else None
         else:
-            poll = self._trailing(account, what)
+            poll = Poll(endpoint, account.name)
         if poll is not None:
             self._put(account, poll)
 
@@ -226,21 +259,20 @@ class Poller:
         other = self.accounts.get(coverage.owner) if coverage else None
         return other is None or module_id in other.intake.modules(other.name)
 
-    def _arm_modules(self, account: AccountPolls) -> None:
-        """A trailing read for each module that has none yet, spread over the interval."""
-        fresh = [
-            module_id
-            for module_id in account.intake.modules(account.name)
-            if f"{account.name}|{module_id}" not in self._jobs
-        ]
+    def _arm_new(self, account: AccountPolls) -> None:
+        """Whatever is not asked yet is, now and from now on; trailing reads spread over a round."""
+        fresh = [job for job in self._all_jobs(account) if _key(account, job) not in self._jobs]
         if not fresh:
             return
         self._replan()
-        now, every = self._clock.now(), self.interval("")
-        for place, module_id in enumerate(sorted(fresh)):
-            self._anchors[f"{account.name}|{module_id}"] = now + every * (place / len(fresh))
-            self._enqueue(account, module_id)
-            self._arm(account, module_id)
+        now = self._clock.now()
+        reads = sorted(entity_id for endpoint, entity_id in fresh if endpoint is MEASURE)
+        for job in sorted(fresh, key=lambda each: each[1]):
+            if job[0] is MEASURE:
+                share = reads.index(job[1]) / len(reads)
+                self._anchors[_key(account, job)] = now + self.interval(account, job) * share
+            self._enqueue(account, job)
+            self._arm(account, job)
 
     def _replan(self) -> None:
         """Tell the budgets what the fixed cadences ask; stretch them if they do not fit."""
@@ -250,10 +282,9 @@ class Poller:
         for budget in budgets.values():
             planned = {
                 account.name: sum(
-                    hour / getattr(self._settings, endpoint.cadence)
-                    for endpoint in account.endpoints()
+                    hour * self.stretch / self.interval(account, job)
+                    for job in self._all_jobs(account)
                 )
-                + len(account.intake.modules(account.name)) * (hour / self._settings.trailing)
                 for account in self.accounts.values()
                 if account.budget is budget
             }
@@ -281,9 +312,9 @@ class Poller:
         """Re-arm when wall and monotonic clock part: suspend, NTP step, a start in 1970."""
         self._log.warning("clock.stepped", by_s=round(by_s, 1))
         self._anchors.clear()
-        for account, what in list(self._jobs.values()):
-            self._enqueue(account, what)
-            self._arm(account, what)
+        for account, job in list(self._jobs.values()):
+            self._enqueue(account, job)
+            self._arm(account, job)
 
     def _look_at_login(self, account: AccountPolls) -> None:
         """A login that came back, or has other scopes, is used at once."""
@@ -294,10 +325,8 @@ class Poller:
             account.failing.pop(LOGIN, None)
             for key in list(account.refused):
                 account.forget(key)
-            for endpoint in account.endpoints():
-                self._enqueue(account, endpoint)
-            for module_id in account.intake.modules(account.name):
-                self._enqueue(account, module_id)
+            for job in self._all_jobs(account):
+                self._enqueue(account, job)
 
     def _overdue(self) -> bool:
         """True when a job waits that should long have run: the scheduler hangs."""
@@ -308,9 +337,9 @@ class Poller:
     def _arm_lost(self) -> None:
         """A job that is not there any more would never be asked again."""
         there = {job.id for job in self._scheduler.get_jobs()}
-        for key, (account, what) in list(self._jobs.items()):
+        for key, (account, job) in list(self._jobs.items()):
             if key not in there:
-                self._arm(account, what)
+                self._arm(account, job)
 
     # --- one poll ---------------------------------------------------------------------------------
 
@@ -330,21 +359,27 @@ class Poller:
                 if not work.done() and not await finish(work, self._grace_s, self._hurry):
                     return
                 work.result()
+                if poll.begin is None:
+                    self._arm_new(account)
         finally:
             stopped.cancel()
 
     async def _serve_one(self, account: AccountPolls, poll: Poll) -> None:
         heard = account.intake.heard(poll.entity_id)  # what is heard meanwhile is for the next one
-        wants = await account.ask(poll, self.interval("" if poll.target else poll.endpoint))
+        endpoint = MEASURE if poll.begin is not None else poll.endpoint
+        wants = await account.ask(poll, self.interval(account, (endpoint, poll.entity_id)))
         if wants is None:
             return
         now = self._clock.now()
         # A short read that was on its way when the store was found replaced is no first one.
         if poll.begin is not None and now - poll.begin >= FIRST_REACH:
             account.first_done.add(poll.entity_id)
-        if poll.target is not None:
+        if poll.begin is not None:
             account.read_at[poll.entity_id] = (heard, now)
         for want in wants:
             self._put(account, want)
-        if poll.target is None:
-            self._arm_modules(account)
+
+
+def _key(account: AccountPolls, job: Job) -> str:
+    endpoint, entity_id = job
+    return "|".join(filter(None, (account.name, endpoint.name, entity_id)))

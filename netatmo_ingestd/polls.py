@@ -96,6 +96,7 @@ class Endpoint:
     priority  its place in the budget
     parse     pure: a reply and the poll that asked for it become records
     secrets   paths whose values are removed from stored answers, "*" for each list element
+    lists     True when what a good answer leaves out is not there any more
     """
 
     name: str
@@ -105,6 +106,7 @@ class Endpoint:
     priority: Priority
     parse: Parse
     secrets: tuple[str, ...] = ()
+    lists: bool = True
 
     @property
     def path(self) -> str:

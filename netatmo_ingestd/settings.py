@@ -155,9 +155,12 @@ class PollSettings(Section):
 
     weather: Duration = timedelta(minutes=10)
     aircare: Duration = timedelta(minutes=10)
+    topology: Duration = timedelta(hours=3)
+    status: Duration = timedelta(minutes=5)
     trailing: Duration = timedelta(minutes=30)
+    buckets: Duration = timedelta(hours=1)
 
-    @field_validator("weather", "aircare", "trailing")
+    @field_validator("*")
     @classmethod
     def _not_too_fast(cls, value: timedelta) -> timedelta:
         if value < timedelta(minutes=1):

@@ -22,7 +22,7 @@ from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.history import Historian
-from netatmo_ingestd.intake import Memory
+from netatmo_ingestd.intake import Memory, rank
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.oauth import TokenManager
@@ -130,31 +130,42 @@ class Reporter:
             "refused": {name: str(until) for name, until in account.refused.items()},
             "last_good": {name: _iso(each) for name, each in account.last_good.items()},
             "late": sorted(
-                endpoint.name
-                for endpoint in account.endpoints()
-                if endpoint.name in account.last_good
-                and (self.clock.now() - account.last_good[endpoint.name])
-                > SILENT_POLLS * self.poller.interval(endpoint)
+                {
+                    endpoint.name
+                    for endpoint, entity_id in account.jobs()
+                    if endpoint.name in account.last_good
+                    and (self.clock.now() - account.last_good[endpoint.name])
+                    > SILENT_POLLS * self.poller.interval(account, (endpoint, entity_id))
+                }
             ),
         }
 
     def _modules(self, history: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [
-            {
+        described = [
+            (module_id, known)
+            for endpoint in sorted(self.memory.known, key=rank, reverse=True)
+            for module_id, known in sorted(self.memory.known[endpoint].items())
+            if known.entity.kind == "module" or module_id in history
+        ]
+        found: dict[str, dict[str, Any]] = {}
+        for module_id, known in described:
+            description = known.entity.description
+            told = {
                 "id": module_id,
                 "account": known.entity.account,
-                "name": known.entity.description.get("name", ""),
-                "home": known.entity.description.get("home_name", ""),
+                "name": description.get("name", ""),
+                "home": description.get("home_name", ""),
                 "type": known.entity.type,
                 "reachable": known.entity.state.get("reachable"),
                 "vanished": known.vanished,
                 "newest": _iso(self.memory.newest.get(module_id)),
                 "history": history.get(module_id),
             }
-            for of_endpoint in self.memory.known.values()
-            for module_id, known in sorted(of_endpoint.items())
-            if known.entity.kind == "module"
-        ]
+            before = found.setdefault(module_id, told)
+            before["vanished"] = before["vanished"] and known.vanished
+            if before["reachable"] is None:
+                before["reachable"] = told["reachable"]
+        return list(found.values())
 
     def write(self, *, ended: bool = False) -> None:
         """Replace `status.json` in one step; a full disk costs the report, nothing else."""

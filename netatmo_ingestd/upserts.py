@@ -142,7 +142,9 @@ def _entity(row: Document) -> list[Operation]:
     where = {"_id": row["entity_id"]}
     facts = {**row["description"], **row["condition"], **row["state"], "account": row["account"]}
     if collection == "modules":
-        facts |= {"kind": row["kind"], "home_id": row["home_id"], "device_id": row["device_id"]}
+        facts |= {"kind": row["kind"], "home_id": row["home_id"]}
+        if row["device_id"]:
+            facts["device_id"] = row["device_id"]
     if row["setup"]:
         facts["setup"] = row["setup"]
     if row["other"]:

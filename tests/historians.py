@@ -85,6 +85,8 @@ class Account:
         self.gate.set()
         self.intake = self.room = self
 
+    histories = AccountPolls.histories
+
     def modules(self, name: str) -> dict[str, Entity]:
         return self.entities
 

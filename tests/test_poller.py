@@ -36,6 +36,7 @@ from netatmo_ingestd.poller import Poller, next_due, trailing_begin
 from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.settings import AccountSettings, PollSettings
 from netatmo_ingestd.sources import for_products
+from netatmo_ingestd.sources.measure import MEASURE
 from netatmo_ingestd.spool import Spool
 from tests.clocks import HandClock
 from tests.stores import until
@@ -214,7 +215,7 @@ class House:
 
     def armed(self, key: str) -> float:
         """Real seconds until the job of `key` fires."""
-        job = self.poller._scheduler.get_job(f"home|{key}")
+        job = self.poller._scheduler.get_job(job_key(key))
         assert job is not None
         return float((job.next_run_time - datetime.now(UTC)).total_seconds())
 
@@ -226,6 +227,11 @@ class House:
         finally:
             self.stop.set()
             await asyncio.wait_for(task, 10)
+
+
+def job_key(what: str) -> str:
+    """The job of an endpoint, or of a module's trailing read."""
+    return f"home|{what}" if what.startswith("get") else f"home|getmeasure|{what}"
 
 
 @asynccontextmanager
@@ -470,7 +476,7 @@ async def test_each_endpoint_is_asked_at_its_cadence(tmp_path: Path) -> None:
         while (key := min(due, key=due.__getitem__)) and due[key] < end:
             batches = house.spool.batches
             house.clock.advance(max(0.0, due[key] - house.clock.time()) + 0.5)
-            await house.poller._fire(f"home|{key}")  # as the scheduler does, never too early
+            await house.poller._fire(job_key(key))  # as the scheduler does, never too early
             due[key] = house.clock.time() + house.armed(key)
             await until(lambda: house.spool.batches == batches + 1)  # noqa: B023
 
@@ -531,7 +537,7 @@ async def test_cadences_that_do_not_fit_are_stretched(tmp_path: Path) -> None:
         await house.poller.once()
 
         assert house.poller.stretch == pytest.approx(1.2)
-        assert house.poller.interval("") == timedelta(minutes=36)
+        assert house.poller.interval(house.home, (MEASURE, GARDEN)) == timedelta(minutes=36)
         assert house.log.count("poll.stretched") == 1
 
 
@@ -650,7 +656,7 @@ async def test_a_refused_module_that_vanished_is_forgotten(tmp_path: Path) -> No
             await house.poller.once()
         assert GARDEN not in house.home.intake.modules("home")
 
-        await house.poller._fire(f"home|{GARDEN}")
+        await house.poller._fire(f"home|getmeasure|{GARDEN}")
 
         assert house.home.failing == {}
         assert house.home.refused == {}
@@ -811,11 +817,11 @@ async def test_a_vanished_module_is_not_read_any_more(tmp_path: Path) -> None:
             house.clock.advance(9 * 3600)
             await house.poller.once()
         read = house.cloud.count(GARDEN)
-        await house.poller._fire(f"home|{GARDEN}")
+        await house.poller._fire(f"home|getmeasure|{GARDEN}")
         house.clock.advance(3600)
         await house.poller.once()
         assert house.cloud.count(GARDEN) == read
-        assert f"home|{GARDEN}" not in house.poller._jobs
+        assert f"home|getmeasure|{GARDEN}" not in house.poller._jobs
 
         house.cloud.modules = [RAIN, GARDEN]
         await house.poller.once()

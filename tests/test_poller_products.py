@@ -60,7 +60,7 @@ async def test_both_lines_are_polled_and_counted(tmp_path: Path) -> None:
         assert [cloud.count(each) for each in ("getstationsdata", "gethomecoachsdata")] == [1, 1]
         assert [call.params["type"] for call in cloud.reads(COACH)] == [TYPES]
         assert house.budget.usage("home").planned == pytest.approx(6 + 6 + 4 * 2)
-        assert {f"home|{each}" for each in (STATION, COACH)} <= set(house.poller._jobs)
+        assert {f"home|getmeasure|{each}" for each in (STATION, COACH)} <= set(house.poller._jobs)
 
 
 @pytest.mark.parametrize(

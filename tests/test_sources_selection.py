@@ -59,7 +59,7 @@ RECORDS: list[Record] = [
 )
 def test_select(include: tuple[str, ...], exclude: tuple[str, ...], kept: set[str]) -> None:
     """Names and ids choose; guests need to be included; exclude has the last word; rows follow."""
-    chosen = select(Parsed(RECORDS), include, exclude)
+    chosen = select(Parsed(RECORDS), lambda each: wanted(each, include, exclude))
 
     entities = [each.entity_id for each in chosen.records if isinstance(each, Entity)]
     rows = {each.module_id for each in chosen.records if isinstance(each, Measurement)}
@@ -72,14 +72,14 @@ def test_rows_without_description_stay() -> None:
     """History rows come without entities: they were asked for, so they are wanted."""
     parsed = Parsed([row("anything")], problems=[Problem("p", "t")])
 
-    assert select(parsed, ("Cottage",), ("Garden",)) == parsed
+    assert select(parsed, lambda _: False) == parsed
 
 
 def test_other_records_stay() -> None:
     """Selection never drops a record that is neither description nor row."""
     letter = DeadLetter("r", "{}", NOW)
 
-    assert list(select(Parsed([letter]), ("Cottage",), ()).records) == [letter]
+    assert list(select(Parsed([letter]), lambda _: False).records) == [letter]
 
 
 def test_wanted_ignores_what_is_not_told() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from netatmo_ingestd.polls import ModuleType, Source
+from netatmo_ingestd.models import Entity
+from netatmo_ingestd.polls import Endpoint, ModuleType, Source
 from netatmo_ingestd.sources.aircare import AIRCARE
+from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.weather import WEATHER
 
 SOURCES: tuple[Source, ...] = (WEATHER, AIRCARE)
@@ -16,3 +18,25 @@ MODULE_TYPES: dict[str, ModuleType] = {
 def for_products(products: tuple[str, ...]) -> tuple[Source, ...]:
     """The sources of the product lines that an account names, in our order."""
     return tuple(source for source in SOURCES if source.name in products)
+
+
+def product_of(entity: Entity) -> str:
+    """The product line of a module; a room is of energy; "" for a type that nobody knows."""
+    if entity.kind == "room":
+        return "energy"
+    kind = MODULE_TYPES.get(entity.type)
+    return kind.product if kind else ""
+
+
+def serves(endpoint: Endpoint, module: Entity) -> bool:
+    """Whether a home is asked by `endpoint` for the sake of `module`.
+
+    Live state is asked also for a type that is not known; events are not.
+    """
+    product = product_of(module)
+    if not product:
+        return endpoint.name == HOMESTATUS.name
+    return any(each.name == endpoint.name for each in _BY_NAME[product].endpoints)
+
+
+_BY_NAME = {source.name: source for source in SOURCES}

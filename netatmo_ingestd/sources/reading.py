@@ -167,6 +167,31 @@ def unknown(
     return tuple(found)
 
 
+def shaped(
+    value: Json,
+    names: Mapping[str, str],
+    path: str,
+    problems: list[Problem],
+    strange: list[tuple[str, Any]],
+) -> Any:
+    """A nested value with our field names all the way down; what has none goes into `strange`."""
+    if isinstance(value, list):
+        return [
+            shaped(each, names, f"{path}[{place}]", problems, strange)
+            for place, each in enumerate(value)
+        ]
+    if not isinstance(value, dict):
+        return plain(value)
+    found: dict[str, Any] = {}
+    for key, each in value.items():
+        if key in names:
+            found[names[key]] = shaped(each, names, f"{path}.{key}", problems, strange)
+        else:
+            strange.append((f"{path.rpartition('.')[2]}.{text(key)}", plain(each)))
+            problems.append(Problem(f"{path}.{text(key)}", "unknown field", drift=True))
+    return found
+
+
 def blocks(
     value: Json, path: str, problems: list[Problem]
 ) -> Iterator[tuple[str, dict[str, Json]]]:

@@ -1,22 +1,22 @@
-"""`include` and `exclude` of an account: which homes and modules are stored.
+"""`include` and `exclude` of an account: which homes, rooms, modules and persons are stored.
 
-Both name homes and modules by name or id. What an account was only invited to see, and favourites,
-stay out unless `include` names them.
+Both name them by name or id; a home stands for all that is in it, a room for its modules. What an
+account was only invited to see, and favourites, stay out unless `include` names them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from netatmo_ingestd.models import Entity, Measurement
 from netatmo_ingestd.polls import Parsed
 
 
-def select(parsed: Parsed, include: Sequence[str], exclude: Sequence[str]) -> Parsed:
+def select(parsed: Parsed, wants: Callable[[Entity], bool]) -> Parsed:
     """`parsed` without the entities, and their rows, that the account does not want."""
     entities = [each for each in parsed.records if isinstance(each, Entity)]
-    chosen = {each.entity_id for each in entities if wanted(each, include, exclude)}
+    chosen = {each.entity_id for each in entities if wants(each)}
     told = {each.entity_id for each in entities}
     kept = [
         each
@@ -35,7 +35,7 @@ def wanted(entity: Entity, include: Sequence[str], exclude: Sequence[str]) -> bo
         entity.home_id,
         entity.device_id,
         entity.description.get("name"),
-        entity.description.get("home_name"),
+        *(entity.description.get(key) for key in ("home_name", "room_id", "room_name")),
     } - {"", None}
     if names & set(exclude):
         return False

@@ -1,0 +1,294 @@
+"""The live state of a home: `homestatus`, one call for everything in it.
+
+Numbers that move become rows of scale `live` and the newest values; words, switches and set-points
+become intervals of state. What a field is, is told by its name, whatever module it comes on.
+Shared by energy, security and control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from netatmo_ingestd.errors import PayloadError
+from netatmo_ingestd.models import Entity, Json, Measurement, Priority, whole_seconds
+from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Reply
+from netatmo_ingestd.sources import aircare, weather
+from netatmo_ingestd.sources.fields import (
+    MODULE_DESCRIBED,
+    MODULE_NUMBERS,
+    MODULE_SEEN,
+    MODULE_STATE,
+    MODULE_TIMES,
+    MODULE_TOLD,
+    ROOM_NUMBERS,
+    ROOM_STATE,
+    ROOM_TIMES,
+    TENTHS,
+    VELUX_NUMBERS,
+    VELUX_STATE,
+    WORDS,
+)
+from netatmo_ingestd.sources.reading import Block, flag, ident, number, present, text
+
+LEFT_OUT: Mapping[str, str] = {
+    "modules of weather stations and coaches": "their dashboards tell the same, with its time",
+    "vpn_url": "an address of the camera with its key in it",
+    "is_local": "whether the caller is in the camera's network",
+    "room": "the room, or a copy of its set-point; the topology and the room have it",
+    "sequence_id": "a counter of messages",
+}
+"""What no record takes, on purpose, and why."""
+
+_FTP = "last_ftp_event"
+_SKIPPED = {"vpn_url", "is_local", "room", "sequence_id"}
+_DASHBOARDS = {*weather.MODULE_TYPES, *aircare.MODULE_TYPES}
+
+
+def parse_status(reply: Reply, poll: Poll) -> Parsed:
+    """State, newest values and a live row of each room and module, and where persons are.
+
+    body      {"home": {"id", "rooms": […], "modules": […], "persons": […]}, "errors": […]}; each
+              part may be missing, and the body of a home without modules is
+    Units     °C, %, W, mV; position and brightness %; see sources/quantities.py
+    Problems  an entry without `id`; a value of a wrong type. A word that is not known is kept
+    Raises    PayloadError if the body is neither absent nor an object
+    Source    netatmo-api 3.6; tests/data/energy/, security/, control/
+    """
+    body = {} if reply.body is None else reply.body
+    if not isinstance(body, dict):
+        raise PayloadError("homestatus: body is no object", endpoint="homestatus", path="body")
+    whole = Block(body, "body", reply.time_server, [])
+    whole.unknown(("home", "errors"))
+    home = whole.inner("home")
+    home.unknown(("id", "rooms", "modules", "persons"))
+    home_id = poll.entity_id or ident(home.fields.get("id")) or ""
+    reader = _Reader(poll.account, home_id, whole_seconds(reply.time_server))
+    modules = _modules(reader, home, _errors(whole))
+    rooms = [reader.room(block) for block in home.blocks("rooms")]
+    persons = [reader.person(block) for block in home.blocks("persons")]
+    records: dict[str, Entity] = {}
+    for entity in (*rooms, *modules, *persons):
+        if entity is not None:
+            records.setdefault(entity.entity_id, entity)
+    rows = [row for each in records.values() if (row := reader.row(each))]
+    return Parsed((*records.values(), *rows), whole.problems)
+
+
+def _errors(whole: Block) -> dict[str, int]:
+    """Module id to the code with which the cloud could not tell its state."""
+    found = {}
+    for block in whole.blocks("errors"):
+        module_id, code = ident(block.fields.get("id")), block.told("code", number)
+        block.unknown(("id", "code", "message", "command"))
+        if module_id is None:
+            block.problem("id", "missing or unusable")
+        else:
+            found[module_id] = int(code or 0)
+    return found
+
+
+def _modules(reader: _Reader, home: Block, errors: Mapping[str, int]) -> Iterator[Entity]:
+    """Modules that were told, and those of which the cloud says only that it cannot."""
+    told = [each for block in home.blocks("modules") if (each := reader.module(block))]
+    by_id = {each.entity_id: each for each in told}
+    for each in told:
+        parent = by_id.get(each.entity_id.partition("#")[0])
+        gateway = errors.keys() & {each.entity_id, each.device_id, each.entity_id.partition("#")[0]}
+        state = dict(each.state)
+        if gateway:
+            state["reachable"] = False
+            if each.entity_id in errors:
+                state["error"] = errors[each.entity_id]
+        elif "reachable" not in state:
+            # A root module that is in the answer is reachable, a part of one is as that is.
+            if parent is not None and parent is not each:
+                state |= present(reachable=parent.state.get("reachable", True))
+            elif each.device_id == each.entity_id:
+                state["reachable"] = True
+        yield replace(
+            each, state=state, latest=each.latest if state.get("reachable", True) else None
+        )
+    for module_id in errors.keys() - by_id.keys():
+        yield reader.silent(module_id, errors[module_id])
+
+
+class _Reader:
+    """One answer being read: what stays the same for all that is in the home."""
+
+    def __init__(self, account: str, home_id: str, time: datetime) -> None:
+        self._account = account
+        self._home_id = home_id
+        self._time = time
+
+    def room(self, block: Block) -> Entity | None:
+        room_id = ident(block.fields.get("id"))
+        if room_id is None:
+            block.problem("id", "missing or unusable; the room is left out")
+            return None
+        velux = {"algo_status", "lux", "air_quality", "max_comfort_co2"} & set(block.fields)
+        numbers = ROOM_NUMBERS | (VELUX_NUMBERS if velux else {})
+        states = ROOM_STATE | (VELUX_STATE if velux else {})
+        state = _state(block, states, ROOM_TIMES)
+        values = {
+            ours: amount / 10 if key in TENTHS else amount
+            for key, ours in numbers.items()
+            if (amount := block.told(key, number)) is not None
+        }
+        for key in TENTHS & state.keys():
+            state[key] = state[key] / 10 if isinstance(state[key], float) else state[key]
+        return self._entity(
+            "room",
+            room_id,
+            "",
+            "room",
+            {},
+            state=state,
+            values=values if state.get("reachable", True) else {},
+            other=block.unknown({"id", *numbers, *states, *ROOM_TIMES}),
+        )
+
+    def module(self, block: Block) -> Entity | None:
+        module_id = ident(block.fields.get("id"))
+        if module_id is None:
+            block.problem("id", "missing or unusable; the module is left out")
+            return None
+        kind = block.told("type", text) or "unknown"
+        if kind in _DASHBOARDS:
+            return None
+        bridge = block.told("bridge", ident)
+        values = {
+            ours: amount
+            for key, ours in MODULE_NUMBERS.items()
+            if (amount := block.told(key, number)) is not None
+        }
+        state = _state(block, MODULE_STATE, MODULE_TIMES)
+        described = {ours: block.told(key, read) for key, (ours, read) in MODULE_DESCRIBED.items()}
+        condition = {ours: block.told(key, read) for key, (ours, read) in MODULE_TOLD.items()}
+        condition |= {ours: block.moment(key) for key, ours in MODULE_SEEN.items()}
+        percent, level = values.get("battery_percent"), values.get("battery_level")
+        battery = present(percent=percent, level_mv=level, state=state.get("battery_state"))
+        known = {
+            "id", "type", "bridge", _FTP, *MODULE_NUMBERS, *MODULE_STATE, *MODULE_TIMES,
+            *MODULE_TOLD, *MODULE_SEEN, *MODULE_DESCRIBED, *_SKIPPED,
+        }  # fmt: skip
+        return self._entity(
+            "module",
+            module_id,
+            bridge or module_id,
+            kind,
+            present(**described, battery_state=state.get("battery_state")),
+            condition=present(**condition, battery=battery or None, last_ftp=_ftp(block)),
+            state=state,
+            values=values,
+            other=block.unknown(known),
+        )
+
+    def person(self, block: Block) -> Entity | None:
+        person_id = ident(block.fields.get("id"))
+        if person_id is None:
+            block.problem("id", "missing or unusable; the person is left out")
+            return None
+        away = block.told("out_of_sight", flag)
+        return self._entity(
+            "person",
+            person_id,
+            "",
+            "person",
+            {},
+            condition=present(last_seen=block.moment("last_seen")),
+            state={} if away is None else {"home": not away},
+            other=block.unknown({"id", "last_seen", "out_of_sight"}),
+        )
+
+    def silent(self, module_id: str, code: int) -> Entity:
+        """A module of which the cloud says only why it cannot tell its state."""
+        state = {"reachable": False, "error": code}
+        return self._entity("module", module_id, "", "unknown", {}, state=state)
+
+    def row(self, entity: Entity) -> Measurement | None:
+        if entity.latest is None:
+            return None
+        return Measurement(
+            account=entity.account,
+            home_id=entity.home_id,
+            device_id=entity.device_id,
+            module_id=entity.entity_id,
+            module_type=entity.type,
+            scale="live",
+            time=self._time,
+            values=entity.latest[1],
+            source="homestatus",
+        )
+
+    def _entity(
+        self,
+        kind: str,
+        entity_id: str,
+        device_id: str,
+        type_: str,
+        description: Mapping[str, Any],
+        *,
+        condition: Mapping[str, Any] | None = None,
+        state: Mapping[str, Any] | None = None,
+        values: Mapping[str, float] | None = None,
+        other: tuple[tuple[str, Any], ...] = (),
+    ) -> Entity:
+        return Entity(
+            account=self._account,
+            kind=kind,
+            entity_id=entity_id,
+            home_id=self._home_id,
+            device_id=device_id,
+            type=type_,
+            description=description,
+            condition=condition or {},
+            state=state or {},
+            latest=(self._time, values) if values else None,
+            other=other,
+        )
+
+
+def _state(block: Block, names: Mapping[str, str], times: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for key, ours in names.items():
+        value = block.told(key, _scalar)
+        if value is None:
+            continue
+        found[ours] = value
+        if ours in WORDS and isinstance(value, str) and value not in WORDS[ours]:
+            block.problem(key, f"unknown value {value[:40]}", drift=True)
+    # 0 and null are an open end: nothing to tell.
+    return found | present(**{ours: block.moment(key) for key, ours in times.items()})
+
+
+def _scalar(value: Json) -> bool | float | str | None:
+    """A switch, a number (always a double) or a word."""
+    if isinstance(value, bool):
+        return value
+    return text(value) if isinstance(value, str) else number(value)
+
+
+def _ftp(block: Block) -> dict[str, Any] | None:
+    """The last upload of a doorbell to its owner's server."""
+    inner = block.inner(_FTP)
+    if not inner.fields:
+        return None
+    inner.unknown(("type", "time", "id"))
+    return present(
+        type=inner.told("type", number), time=inner.moment("time"), id=inner.told("id", number)
+    )
+
+
+HOMESTATUS = Endpoint(
+    name="homestatus",
+    scope="",
+    cadence="status",
+    per="home",
+    priority=Priority.LIVE,
+    parse=parse_status,
+    secrets=("home.modules.*.vpn_url",),
+    lists=False,
+)
