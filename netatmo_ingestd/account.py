@@ -19,7 +19,7 @@ from netatmo_ingestd.limits import Budget
 from netatmo_ingestd.models import Entity, Priority
 from netatmo_ingestd.polls import Endpoint, Poll, Source
 from netatmo_ingestd.sources import MODULE_TYPES, product_of
-from netatmo_ingestd.sources.measure import history_scale, history_types
+from netatmo_ingestd.sources.measure import history_of
 from netatmo_ingestd.spool import Spool
 
 REFUSED_FOR = timedelta(days=1)
@@ -130,9 +130,8 @@ class AccountPolls:
     def histories(self) -> Iterator[tuple[Entity, tuple[str, ...], str]]:
         """(entity, upstream types, finest scale) of each whose history the cloud keeps."""
         for entity in self.intake.modules(self.name).values():
-            types, scale = history_types(MODULE_TYPES, entity), history_scale(MODULE_TYPES, entity)
-            if types:
-                yield entity, types, scale
+            if kept := history_of(MODULE_TYPES, entity):
+                yield entity, kept.history, kept.scale
 
     async def ask(self, poll: Poll, every: timedelta) -> Sequence[Poll] | None:
         """One call, and its answer on the spool: what should follow, None when nothing came of it.

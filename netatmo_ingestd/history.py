@@ -72,7 +72,7 @@ class Historian:
             await asyncio.gather(*(finish(walk, grace_s, hurry) for walk in walks))
 
     def histories(self, account: AccountPolls) -> Iterator[History]:
-        """Each module whose history `account` reads."""
+        """Each module and room whose history `account` reads."""
         now = self._clock.now()
         for entity, types, scale in account.histories():
             if self.only and not self.only & {entity.entity_id, _name(entity)}:

@@ -1,7 +1,7 @@
 """What a module's history still needs, in which order, and how much that is. Pure.
 
 coarse   its day rows first: a few calls tell its whole life
-max      then its finest rows: about a year at a time, the newest year first, and within it full
+fine     then its finest rows: about a year at a time, the newest year first, and within it full
          pages from old to new, since the cloud shows the oldest rows of a window
 holes    are the same thing: whatever the ledger misses between two rows
 rereads  late data: see ledger.DEPTHS; and empty stretches that one answer alone found empty
@@ -20,7 +20,7 @@ from netatmo_ingestd.intervals import intersect, longer, subtract, total
 from netatmo_ingestd.models import Coverage, Entity, Interval, Priority
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.sources.days import LATE, days_poll, midnights, zone_of
-from netatmo_ingestd.sources.measure import PAGE_ROWS, rows_poll
+from netatmo_ingestd.sources.measure import PAGE_ROWS, WIDTHS, rows_poll
 from netatmo_ingestd.sources.quantities import day_types
 
 YEAR = timedelta(days=365)
@@ -29,6 +29,7 @@ FIRST_DAY = datetime(2012, 1, 1, tzinfo=UTC)
 CHOICE = 10
 """How many holes of a module are offered at once: one that cannot be filled stops no other."""
 STEP = timedelta(minutes=5)
+BOILER_STEP = timedelta(minutes=10)  # of a thermostat
 ROW_BYTES = 600
 """What a row takes on the disk of the store, indexes included (measured, embedded store)."""
 
@@ -49,6 +50,13 @@ class History:
     fine: Coverage | None
     days: Coverage | None
     since: str | date
+
+    @property
+    def step(self) -> timedelta:
+        """From one of its finest rows to the next, about."""
+        if self.scale != "max":
+            return WIDTHS[self.scale]
+        return BOILER_STEP if "boileron" in self.types else STEP
 
     @property
     def days_begin(self) -> datetime | None:
@@ -109,7 +117,7 @@ class History:
             inside = []
             while pieces and pieces[0][0] < end:
                 inside.append(pieces.popleft())
-            yield int(total(inside) / STEP)
+            yield int(total(inside) / self.step)
 
 
 @dataclass(frozen=True, slots=True)

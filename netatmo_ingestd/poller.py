@@ -23,11 +23,18 @@ from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
-from netatmo_ingestd.sources.measure import MEASURE, history_scale, history_types, rows_poll
+from netatmo_ingestd.sources.measure import (
+    MEASURE,
+    history_scale,
+    history_types,
+    on_grid,
+    rows_poll,
+)
 from netatmo_ingestd.waits import finish, is_set
 
 FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
 REACH = timedelta(hours=3)
+BUCKETS_REACH = timedelta(hours=24)  # of meters and rooms, whose rows come late and are few
 SILENT_AFTER = timedelta(hours=1)  # stations upload every ten minutes, some later
 SILENT_EVERY = timedelta(days=30)  # how often a module is read of which nothing was heard since
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
@@ -42,15 +49,24 @@ def next_due(anchor: datetime, every: timedelta, now: datetime) -> datetime:
     return anchor + steps * every
 
 
-def trailing_begin(now: datetime, newest: datetime | None, *, first: bool) -> datetime:
+def trailing_begin(
+    now: datetime, newest: datetime | None, *, first: bool, scale: str = "max"
+) -> datetime:
     """Where a trailing read begins: at the newest row we have or 3 h back, whichever is earlier.
 
-    The first one after a start, and any without a known row, reaches 3.5 days back; no one reaches
-    further, since that is one page: what lies behind is a hole, for history to fill.
+    Of buckets it is 24 h, and the begin of one. The first read after a start, and any without a
+    known row, reaches 3.5 days back; no one reaches further, since that is one page of five-minute
+    rows: what lies behind is a hole, for history to fill.
     """
     furthest = now - FIRST_REACH
-    begin = furthest if first or newest is None else max(furthest, min(newest, now - REACH))
-    return begin.replace(microsecond=0)
+    near = now - reach(scale)
+    begin = furthest if first or newest is None else max(furthest, min(newest, near))
+    return on_grid(begin.replace(microsecond=0), scale)
+
+
+def reach(scale: str) -> timedelta:
+    """How far back each trailing read reaches at least."""
+    return REACH if scale == "max" else BUCKETS_REACH
 
 
 class Poller:
@@ -192,7 +208,8 @@ class Poller:
         account, job = self._jobs[key]
         if job[1] and job not in set(self._all_jobs(account)):
             del self._jobs[key]
-            account.forget("|".join((job[0].name, job[1])))
+            for endpoint in (job[0], ROOM_MEASURE):
+                account.forget(f"{endpoint.name}|{job[1]}")
             return
         self._enqueue(account, job)
         self._arm(account, job)
@@ -230,10 +247,11 @@ class Poller:
             if now - read < SILENT_EVERY:
                 return None
             # One call for all of the silence: there is hardly anything new to come first.
-            begin = min(coverage.asked or read if coverage else read, now - REACH)
+            begin = min(coverage.asked or read if coverage else read, now - reach(scale))
             return rows_poll(account.name, entity, types, begin, scale=scale)
         newest = account.intake.newest(module_id) or (coverage.newest if coverage else None)
-        begin = trailing_begin(now, newest, first=module_id not in account.first_done)
+        first = module_id not in account.first_done
+        begin = trailing_begin(now, newest, first=first, scale=scale)
         return rows_poll(account.name, entity, types, begin, scale=scale)
 
     def _silent_since(self, account: AccountPolls, module_id: str) -> datetime | None:

@@ -115,15 +115,21 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ModuleType:
-    """What a module type measures and what the cloud keeps of it.
+    """What the cloud keeps of a module type.
 
-    history     upstream `getmeasure` types, in the order we ask
+    history     upstream `getmeasure` types, in the order we ask; none when there is no history
     scale       finest scale of its history
+    scope       OAuth scope that shows it; "" when none is known that does
+    room        True when the room it stands in has a history of its own (`getroommeasure`)
+    silent      ends of the ids of its sub-modules that have no history
     """
 
     product: str
-    history: tuple[str, ...]
+    history: tuple[str, ...] = ()
     scale: str = "max"
+    scope: str = ""
+    room: bool = False
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

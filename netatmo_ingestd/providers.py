@@ -83,7 +83,27 @@ NETATMO = Provider(
     api_url="https://api.netatmo.com",
     auth_url="https://api.netatmo.com",
     app_per_hour=2000,
-    scopes={"weather": ("read_station",), "aircare": ("read_homecoach",)},
+    # Of each product what reads it, and nothing more: the consent page breaks when all are asked.
+    scopes={
+        "weather": ("read_station",),
+        "aircare": ("read_homecoach",),
+        "energy": ("read_thermostat", "read_smarther"),
+        "security": (
+            "read_camera",
+            "read_camerapro",
+            "read_presence",
+            "read_doorbell",
+            "read_smokedetector",
+            "read_carbonmonoxidedetector",
+        ),
+        "control": (
+            "read_magellan",
+            "read_bubendorff",
+            "read_mx",
+            "read_mhs1",
+            "read_bfi",
+        ),
+    },
 )
 
 # Codes of the error envelope. A refusal is read by (status, code), never by status alone:

@@ -31,9 +31,8 @@ from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.process import state_folder
 from netatmo_ingestd.records import Document
 from netatmo_ingestd.settings import Settings
-from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.days import days_poll
-from netatmo_ingestd.sources.measure import history_types, rows_poll
+from netatmo_ingestd.sources.measure import PAGE_ROWS, WIDTHS, rows_poll
 from netatmo_ingestd.terminal import plain, show_table
 from netatmo_ingestd.upserts import operations
 
@@ -149,7 +148,7 @@ def _draw(
     windows = [
         (each, begin)
         for each in coverage
-        if each.entity_id in entities
+        if each.entity_id in entities and each.scale in (*WIDTHS, "1day")
         for stretch in each.filled
         for begin in _begins(stretch, _window(each))
     ]
@@ -165,13 +164,17 @@ def _begins(stretch: Interval, window: timedelta) -> Iterator[datetime]:
 
 
 def _window(coverage: Coverage) -> timedelta:
-    return DAYS_WINDOW if coverage.scale == "1day" else WINDOW
+    """A page of rows, or a little less."""
+    if coverage.scale == "1day":
+        return DAYS_WINDOW
+    return WINDOW if coverage.scale == "max" else (PAGE_ROWS - 1) * WIDTHS[coverage.scale]
 
 
 def _poll(entity: Entity, coverage: Coverage, begin: datetime) -> Poll:
     if coverage.scale == "1day":
-        types = history_types(MODULE_TYPES, entity)
-        return days_poll(coverage.owner, entity, types, begin, priority=Priority.REREAD)
+        return days_poll(
+            coverage.owner, entity, (), begin, priority=Priority.REREAD, asked=coverage.types
+        )
     return rows_poll(
         coverage.owner,
         entity,

@@ -14,7 +14,11 @@ from netatmo_ingestd.sources.dashboards import Line, parse_devices
 
 # Whether getmeasure knows `health_idx` is not documented; an unknown type refuses the whole call.
 MODULE_TYPES = {
-    "NHC": ModuleType("aircare", ("Temperature", "CO2", "Humidity", "Noise", "Pressure")),
+    "NHC": ModuleType(
+        "aircare",
+        ("Temperature", "CO2", "Humidity", "Noise", "Pressure"),
+        scope="read_homecoach",
+    ),
 }
 LEFT_OUT: Mapping[str, str] = {
     "user": "the owner's mail address and display units; values are metric whatever they say",

@@ -1,4 +1,4 @@
-"""Day rows: `getmeasure` at `scale=1day`, one summary for each local day of a module's home.
+"""Day rows: `getmeasure` and `getroommeasure` at `scale=1day`, one summary for each local day.
 
 A day is 23, 24 or 25 hours long and begins at the local midnight, or where the clock jumps over it.
 Its date decides, not its length: a stamp anywhere inside a day names that day.
@@ -6,22 +6,23 @@ Its date decides, not its length: a stamp anywhere inside a day names that day.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from netatmo_ingestd.models import Entity, Interval, Priority, Summary
+from netatmo_ingestd.models import Entity, Interval, Json, Priority, Summary
 from netatmo_ingestd.polls import Parsed, Poll, Problem, Reply
 from netatmo_ingestd.sources.measure import (
     answered,
     asked_for,
+    at_place,
     columns,
     endpoints,
+    is_sound,
     measure_params,
     read_page,
 )
-from netatmo_ingestd.sources.quantities import day_types, is_calm
+from netatmo_ingestd.sources.quantities import DAY_TYPES, day_types, is_calm, with_energy
 from netatmo_ingestd.sources.reading import moment
 
 LATE = timedelta(hours=1)
@@ -36,14 +37,16 @@ def days_poll(
     *,
     priority: Priority = Priority.HISTORY,
     walked: datetime | None = None,
+    asked: tuple[str, ...] = (),
 ) -> Poll:
     """The call for the day rows of `target` from `begin` on (at most 1024, the oldest first).
 
     types  as its finest rows are asked for
+    asked  types of the day rows, for a caller who knows them
     """
-    asked = tuple(day_types(types))
+    asked = asked or tuple(day_types(types))
     return Poll(
-        DAYS[priority],
+        at_place(target, DAYS, ROOM_DAYS)[priority],
         account,
         measure_params(target, "1day", asked, begin),
         target=target,
@@ -72,12 +75,12 @@ def parse_days(reply: Reply, poll: Poll) -> Parsed:
     Problems  a stamp or value that is none; it is set aside, its neighbours stay
     Wants     the next page, when this one is full; history goes on by the ledger instead
     Raises    PayloadError if the body is neither object nor list
-    Source    netatmo-api 3.3; tests/data/weather/
+    Source    netatmo-api 3.3, 3.4; tests/data/weather/, energy/, control/
     """
     target, _ = asked_for(poll)
     zone = zone_of(target)
     today, _ = midnights(zone, reply.time_server.astimezone(zone).date())
-    rows, full, problems = read_page(reply)
+    rows, full, problems = read_page(reply, poll)
     days = [
         (day, *midnights(zone, day), where, values)
         for where, at, values in rows
@@ -95,10 +98,10 @@ def parse_days(reply: Reply, poll: Poll) -> Parsed:
             time=begin,
             until=end,
             values=folds,
-            source="getmeasure",
+            source=poll.endpoint.name,
         )
         for day, begin, end, where, values in over
-        if (folds := _folds(columns(values, poll.types, where, problems), reply, where, problems))
+        if (folds := _folds(values, poll, reply, where, problems))
     ]
     server = reply.time_server.replace(microsecond=0)
     spans = [(begin, end) for _, begin, end, _, _ in over]
@@ -110,10 +113,11 @@ def parse_days(reply: Reply, poll: Poll) -> Parsed:
 
 
 def _folds(
-    amounts: Mapping[str, float], reply: Reply, where: str, problems: list[Problem]
+    row: Json, poll: Poll, reply: Reply, where: str, problems: list[Problem]
 ) -> dict[str, float | datetime]:
+    before = len(problems)
     found: dict[str, float | datetime] = {}
-    for upstream, amount in amounts.items():
+    for upstream, amount in columns(row, poll.types, where, problems).items():
         name, is_moment = _NAMES[upstream]
         if not is_moment:
             if not is_calm(upstream, amount):
@@ -122,7 +126,7 @@ def _folds(
             found[name] = at
         else:
             problems.append(Problem(f"{where}.{upstream}", "no plausible time"))
-    return found
+    return with_energy(found, sound=is_sound(problems[before:]))
 
 
 def _begin(zone: ZoneInfo, day: date) -> datetime:
@@ -139,7 +143,7 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
-_NAMES = day_types(
-    ("Temperature", "Humidity", "CO2", "Pressure", "Noise", "Rain", "WindStrength", "GustStrength")
-)
-DAYS = endpoints(parse_days, Priority.REREAD, Priority.HISTORY)
+_NAMES = {asked: named for each in DAY_TYPES.values() for asked, named in each.items()}
+_PLACES = (Priority.REREAD, Priority.HISTORY)
+DAYS = endpoints("getmeasure", parse_days, *_PLACES)
+ROOM_DAYS = endpoints("getroommeasure", parse_days, *_PLACES)

@@ -1,11 +1,13 @@
-"""History rows: `getmeasure` at the finest scale of a module, for every product that has it.
+"""History rows: `getmeasure` at the finest scale of a module, for every product that has it, and
+`getroommeasure`, which is the same for a room.
 
 Asked with `optimize=false` (stamps jitter by seconds at `max`, so optimized answers degrade into
 one segment a row), an explicit `date_begin` and no `date_end`: a page begins at the oldest row from
 there on, however long the silence before it. Both answer shapes are read all the same.
 
 Bucketed scales are asked on one grid of UTC (`date_begin` sets the bucket edges) with
-`real_time=true`, so a stamp is the begin of its bucket whatever page it comes on.
+`real_time=true`, so a stamp is the begin of its bucket whatever page it comes on. A bucket is final
+only when it is old enough to have been uploaded: see LATE.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from netatmo_ingestd.intervals import join
 from netatmo_ingestd.ledger import SILENCE
 from netatmo_ingestd.models import Entity, Fact, Interval, Json, Measurement, Priority
 from netatmo_ingestd.polls import Endpoint, ModuleType, Parse, Parsed, Poll, Problem, Reply
-from netatmo_ingestd.sources.quantities import UPSTREAM, is_calm
+from netatmo_ingestd.sources.quantities import UPSTREAM, is_calm, is_energy, with_energy
 from netatmo_ingestd.sources.reading import kind, moment, number, text, told
 
 PAGE_ROWS = 1024
@@ -29,6 +31,12 @@ WIDTHS: Mapping[str, timedelta] = {
     "3hours": timedelta(hours=3),
 }
 """How much time a row stands for; a row at `max` is an instant, which takes its second."""
+LATE = timedelta(minutes=30)
+"""How long after its end a bucket is not final yet: the last one comes 20 to 25 min late."""
+ROOM_LATE = timedelta(hours=1)
+"""The same of a room: thermostats and valves upload once an hour."""
+ROOM = ModuleType("energy", ("temperature", "sp_temperature"), "30min")
+"""What the cloud keeps of a room that has a history."""
 # What an unknown module type can be asked for, by its `data_type` entries.
 _BY_DATA_TYPE = {
     "wind": ("WindStrength", "WindAngle", "GustStrength", "GustAngle"),
@@ -53,10 +61,9 @@ def rows_poll(
     since: datetime | None = None,
 ) -> Poll:
     """The call for all rows of `target` from `begin` on (at most 1024, the oldest first)."""
-    if scale != "max":
-        begin -= timedelta(seconds=begin.timestamp() % WIDTHS[scale].total_seconds())
+    begin = on_grid(begin, scale)
     return Poll(
-        ROWS[priority],
+        at_place(target, ROWS, ROOM_ROWS)[priority],
         account,
         measure_params(target, scale, types, begin),
         target=target,
@@ -68,12 +75,27 @@ def rows_poll(
     )
 
 
+def on_grid(moment: datetime, scale: str) -> datetime:
+    """The begin of the bucket that `moment` lies in; at `max` the moment itself."""
+    width_s = WIDTHS[scale].total_seconds()
+    return moment - timedelta(seconds=moment.timestamp() % width_s) if width_s > 1 else moment
+
+
+def at_place(
+    target: Entity, of_module: Mapping[Priority, Endpoint], of_room: Mapping[Priority, Endpoint]
+) -> Mapping[Priority, Endpoint]:
+    """What to ask `target` by."""
+    return of_room if target.kind == "room" else of_module
+
+
 def measure_params(
     target: Entity, scale: str, types: Sequence[str], begin: datetime
 ) -> dict[str, str]:
-    """The arguments of `getmeasure` (netatmo-api 3.3)."""
+    """The arguments of `getmeasure` and `getroommeasure` (netatmo-api 3.3, 3.4).
+
+    A module is asked by its bridge, or alone when it is its own.
+    """
     params = {
-        "device_id": target.device_id,
         "scale": scale,
         "type": ",".join(types),
         "date_begin": str(int(begin.timestamp())),
@@ -81,24 +103,42 @@ def measure_params(
         "optimize": "false",
         "real_time": "true",
     }
-    if target.entity_id != target.device_id:
-        params["module_id"] = target.entity_id
-    return params
+    if target.kind == "room":
+        return {"home_id": target.home_id, "room_id": target.entity_id, **params}
+    device_id = target.device_id or target.entity_id
+    if target.entity_id == device_id:
+        return {"device_id": device_id, **params}
+    return {"device_id": device_id, "module_id": target.entity_id, **params}
+
+
+def history_of(kinds: Mapping[str, ModuleType], entity: Entity) -> ModuleType | None:
+    """What the cloud keeps of `entity`: by its type, else by its `data_type`; None of most.
+
+    A room has a history when one of its modules is of a type that gives it one.
+    """
+    if entity.kind == "room":
+        inside = (kinds.get(str(each)) for each in entity.description.get("module_types") or ())
+        return ROOM if any(each and each.room for each in inside) else None
+    known = kinds.get(entity.type)
+    if known:
+        silent = entity.entity_id.endswith(known.silent)
+        return None if silent or not known.history else known
+    told = entity.description.get("data_types") or ()
+    # All of them are instants, so that their finest scale is `max`.
+    types = tuple(name for item in told for name in _BY_DATA_TYPE.get(str(item).lower(), ()))
+    return ModuleType("", types) if types else None
 
 
 def history_types(kinds: Mapping[str, ModuleType], entity: Entity) -> tuple[str, ...]:
-    """What to ask the history of `entity` for: by its type, else by its `data_type`."""
-    known = kinds.get(entity.type)
-    if known:
-        return known.history
-    told = entity.description.get("data_types") or ()
-    return tuple(name for item in told for name in _BY_DATA_TYPE.get(str(item).lower(), ()))
+    """What to ask the history of `entity` for; nothing when it has none."""
+    kept = history_of(kinds, entity)
+    return kept.history if kept else ()
 
 
 def history_scale(kinds: Mapping[str, ModuleType], entity: Entity) -> str:
     """The finest scale that the cloud keeps of `entity`."""
-    known = kinds.get(entity.type)
-    return known.scale if known else "max"
+    kept = history_of(kinds, entity)
+    return kept.scale if kept else "max"
 
 
 def parse_rows(reply: Reply, poll: Poll) -> Parsed:
@@ -106,13 +146,14 @@ def parse_rows(reply: Reply, poll: Poll) -> Parsed:
 
     body      {"<epoch>": [value, …]} or [{"beg_time", "step_time"?, "value": [[…], …]}] or [] or {}
     Units     as Netatmo sends them, see sources/quantities.py; wind angle −1 (calm) is left out
-    Problems  a stamp or value that is none; it is set aside, its neighbours stay
+    Problems  a stamp or value that is none; it is set aside, its neighbours stay. A meter's row
+              without any value is drift: its energy may be in a column that is not asked
     Wants     the next page, when this one is full; history goes on by the ledger instead
     Raises    PayloadError if the body is neither object nor list
-    Source    netatmo-api 3.3; tests/data/weather/
+    Source    netatmo-api 3.3, 3.4; tests/data/weather/, energy/, control/
     """
     target, begin = asked_for(poll)
-    rows, full, problems = read_page(reply)
+    rows, full, problems = read_page(reply, poll)
     records = [
         Measurement(
             account=poll.account,
@@ -123,14 +164,13 @@ def parse_rows(reply: Reply, poll: Poll) -> Parsed:
             scale=poll.scale,
             time=at,
             values=values,
-            source="getmeasure",
+            source=poll.endpoint.name,
         )
         for where, at, told in rows
         if (values := _values(told, poll.types, where, problems))
     ]
     width, server = WIDTHS[poll.scale], reply.time_server.replace(microsecond=0)
-    # Of a bucketed scale only whole buckets are final.
-    until = server - timedelta(seconds=server.timestamp() % width.total_seconds())
+    until = final_until(target, poll.scale, server)
     fact = answered(poll, [(at, at + width) for _, at, _ in rows], server, until, full=full)
     if fact is None:
         problems.append(Problem("body", "a full page, but no row after the moment asked from"))
@@ -158,12 +198,21 @@ def asked_for(poll: Poll) -> tuple[Entity, datetime]:
     return poll.target, poll.begin
 
 
-def read_page(reply: Reply) -> tuple[list[tuple[str, datetime, Json]], bool, list[Problem]]:
+def final_until(target: Entity, scale: str, server: datetime) -> datetime:
+    """Up to when rows of `target` are final at `server`: of buckets the whole ones of some age."""
+    if scale == "max":
+        return server
+    return on_grid(server - (ROOM_LATE if target.kind == "room" else LATE), scale)
+
+
+def read_page(
+    reply: Reply, poll: Poll
+) -> tuple[list[tuple[str, datetime, Json]], bool, list[Problem]]:
     """(JSON path, time, value list) of each row with a plausible time; whether the page is full."""
     problems: list[Problem] = []
     rows = []
     count = 0
-    for where, stamp, values in _told_rows(reply.body):
+    for where, stamp, values in _told_rows(reply.body, poll.endpoint.name):
         count += 1
         at = moment(stamp, reply.time_server)
         if at is None:
@@ -203,7 +252,7 @@ def answered(
     )
 
 
-def _told_rows(body: Json) -> Iterator[tuple[str, Json, Json]]:
+def _told_rows(body: Json, method: str) -> Iterator[tuple[str, Json, Json]]:
     """(JSON path, stamp, value list) of each row, whichever shape came."""
     if isinstance(body, dict):
         for key, values in body.items():
@@ -211,8 +260,8 @@ def _told_rows(body: Json) -> Iterator[tuple[str, Json, Json]]:
         return
     if not isinstance(body, list):
         raise PayloadError(
-            f"getmeasure: body is {kind(body)}, neither object nor list",
-            endpoint="getmeasure",
+            f"{method}: body is {kind(body)}, neither object nor list",
+            endpoint=method,
             path="body",
         )
     for index, segment in enumerate(body):
@@ -243,24 +292,34 @@ def columns(
         problems.append(Problem(where, f"{len(row)} values for {len(types)} types"))
     block = dict(zip(types, row, strict=False))
     amounts = {name: told(block, name, number, where, problems) for name in block}
-    return {name: amount for name, amount in amounts.items() if amount is not None}
+    found = {name: amount for name, amount in amounts.items() if amount is not None}
+    if is_energy(types) and not any(value is not None for value in row):
+        problems.append(Problem(where, "no tariff that is asked for has a value", drift=True))
+    return found
+
+
+def is_sound(problems: Sequence[Problem]) -> bool:
+    """True when nothing of a row had to be set aside."""
+    return all(each.drift for each in problems)
 
 
 def _values(
     row: Json, types: tuple[str, ...], where: str, problems: list[Problem]
 ) -> dict[str, float]:
-    return {
+    before = len(problems)
+    values = {
         UPSTREAM[name.lower()]: amount
         for name, amount in columns(row, types, where, problems).items()
         if not is_calm(name, amount)
     }
+    return with_energy(values, sound=is_sound(problems[before:]))
 
 
-def endpoints(parse: Parse, *priorities: Priority) -> dict[Priority, Endpoint]:
-    """`getmeasure` at each of these places in the budget."""
+def endpoints(name: str, parse: Parse, *priorities: Priority) -> dict[Priority, Endpoint]:
+    """`getmeasure` or `getroommeasure` at each of these places in the budget."""
     return {
         priority: Endpoint(
-            name="getmeasure",
+            name=name,
             scope="",
             cadence="trailing",
             per="module",
@@ -271,5 +330,7 @@ def endpoints(parse: Parse, *priorities: Priority) -> dict[Priority, Endpoint]:
     }
 
 
-ROWS = endpoints(parse_rows, Priority.TRAILING, Priority.REREAD, Priority.HISTORY)
+_PLACES = (Priority.TRAILING, Priority.REREAD, Priority.HISTORY)
+ROWS = endpoints("getmeasure", parse_rows, *_PLACES)
+ROOM_ROWS = endpoints("getroommeasure", parse_rows, *_PLACES)
 MEASURE = ROWS[Priority.TRAILING]

@@ -18,11 +18,14 @@ _INDOOR = ("Temperature", "CO2", "Humidity")
 _MAIN = ("Temperature", "CO2", "Humidity", "Pressure", "Noise")
 
 MODULE_TYPES = {
-    "NAMain": ModuleType("weather", _MAIN),
-    "NAModule1": ModuleType("weather", _CLIMATE),
-    "NAModule2": ModuleType("weather", _WIND),
-    "NAModule3": ModuleType("weather", ("Rain",)),
-    "NAModule4": ModuleType("weather", _INDOOR),
+    name: ModuleType("weather", history, scope="read_station")
+    for name, history in (
+        ("NAMain", _MAIN),
+        ("NAModule1", _CLIMATE),
+        ("NAModule2", _WIND),
+        ("NAModule3", ("Rain",)),
+        ("NAModule4", _INDOOR),
+    )
 }
 LEFT_OUT: Mapping[str, str] = {
     "user": "the owner's mail address and display units; values are metric whatever they say",
