@@ -208,8 +208,8 @@ class Poller:
         account, job = self._jobs[key]
         if job[1] and job not in set(self._all_jobs(account)):
             del self._jobs[key]
-            for endpoint in (job[0], ROOM_MEASURE):
-                account.forget(f"{endpoint.name}|{job[1]}")
+            for name in (job[0].name, "getroommeasure"):
+                account.forget(f"{name}|{job[1]}")
             return
         self._enqueue(account, job)
         self._arm(account, job)

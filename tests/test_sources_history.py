@@ -269,7 +269,7 @@ def test_where_a_trailing_read_begins(scale: str) -> None:
 @pytest.mark.parametrize("priority", [Priority.TRAILING, Priority.REREAD, Priority.HISTORY])
 def test_a_room_is_asked_by_its_home(priority: Priority) -> None:
     """getroommeasure by home and room, all else as of a module; its pages follow each other so."""
-    room = Entity("home", "room", "17", "h", "", "room", {"has_history": True})
+    room = Entity("home", "room", "17", "h", "", "room", {"module_types": ["NRV"]})
     rest = {
         "type": "temperature,sp_temperature", "limit": "1024", "optimize": "false",
         "real_time": "true", "home_id": "h", "room_id": "17",

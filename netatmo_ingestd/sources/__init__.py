@@ -5,9 +5,9 @@ from __future__ import annotations
 from netatmo_ingestd.models import Entity
 from netatmo_ingestd.polls import Endpoint, ModuleType, Source
 from netatmo_ingestd.sources.aircare import AIRCARE
-from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.control import CONTROL
 from netatmo_ingestd.sources.energy import ENERGY
+from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.security import SECURITY
 from netatmo_ingestd.sources.weather import WEATHER
 
