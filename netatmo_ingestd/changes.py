@@ -106,7 +106,8 @@ def _remember(before: Known | None, entity: Entity, moment: datetime, every: tim
 
 def _records(now: Known) -> list[Record]:
     entity = now.entity
-    if not entity.state:
+    values = {name: value for name, value in entity.state.items() if value is not None}
+    if not values:
         return [entity]
     state = State(
         account=entity.account,
@@ -115,7 +116,7 @@ def _records(now: Known) -> list[Record]:
         home_id=entity.home_id,
         time=now.since,
         until=now.seen,
-        values=entity.state,
+        values=values,
     )
     return [entity, state]
 

@@ -140,7 +140,9 @@ def _state(row: Document) -> list[Operation]:
 def _entity(row: Document) -> list[Operation]:
     collection = "homes" if row["kind"] == "home" else "modules"
     where = {"_id": row["entity_id"]}
-    facts = {**row["description"], **row["condition"], **row["state"], "account": row["account"]}
+    told = {**row["description"], **row["condition"], **row["state"], "account": row["account"]}
+    facts = {name: value for name, value in told.items() if value is not None}
+    ended = {"$unset": {name: "" for name, value in told.items() if value is None}}
     if collection == "modules":
         facts |= {"kind": row["kind"], "home_id": row["home_id"]}
         if row["device_id"]:
@@ -150,11 +152,13 @@ def _entity(row: Document) -> list[Operation]:
     if row["other"]:
         facts["other"] = _pairs(row["other"])
     if not row["latest"]:
-        return [_operation(collection, row, where, {"$set": facts})]
+        return [_operation(collection, row, where, {"$set": facts, **ended})]
     time, values = row["latest"]
     latest = {"time": time, "values": _doubles(values)[0]}
     return [
-        _operation(collection, row, where, {"$set": facts, "$setOnInsert": {"latest": latest}}),
+        _operation(
+            collection, row, where, {"$set": facts, **ended, "$setOnInsert": {"latest": latest}}
+        ),
         # An older answer never overwrites a newer one; whichever of the two runs first.
         _operation(
             collection,

@@ -97,11 +97,9 @@ def _modules(reader: _Reader, home: Block, errors: Mapping[str, int]) -> Iterato
     for each in told:
         parent = by_id.get(each.entity_id.partition("#")[0])
         gateway = errors.keys() & {each.entity_id, each.device_id, each.entity_id.partition("#")[0]}
-        state = dict(each.state)
+        state = {**each.state, "error": errors.get(each.entity_id)}
         if gateway:
             state["reachable"] = False
-            if each.entity_id in errors:
-                state["error"] = errors[each.entity_id]
         elif "reachable" not in state:
             # A root module that is in the answer is reachable, a part of one is as that is.
             if parent is not None and parent is not each:
@@ -252,7 +250,7 @@ class _Reader:
 
 
 def _state(block: Block, names: Mapping[str, str], times: Mapping[str, str]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for key, ours in names.items():
         value = block.told(key, _scalar)
         if value is None:
@@ -260,8 +258,12 @@ def _state(block: Block, names: Mapping[str, str], times: Mapping[str, str]) -> 
         found[ours] = value
         if ours in WORDS and isinstance(value, str) and value not in WORDS[ours]:
             block.problem(key, f"unknown value {value[:40]}", drift=True)
-    # 0 and null are an open end: nothing to tell.
-    return found | present(**{ours: block.moment(key) for key, ours in times.items()})
+    for key, ours in times.items():
+        # Of a set-point that is told, 0, null and a missing time are an open end.
+        family = f"{key.split('_')[0]}_"
+        if any(name.startswith(family) for name in block.fields):
+            found[ours] = block.moment(key)
+    return found
 
 
 def _scalar(value: Json) -> bool | float | str | None:
