@@ -104,7 +104,7 @@ class Entity:
     device_id    through which a module reports (its own for a gateway); "" for what has none
     description  slow facts in our own names (name, type, firmware …); a change is recorded
     condition    fast facts in our own names (radio, last_seen, battery): kept, not compared
-    state        discrete facts that become `states` intervals (reachable …); None: there is none now
+    state        discrete facts that become `states` intervals (reachable …); None: there is none
     latest       newest quantities and their time, or None when the module is silent
     setup        when it was installed, if told
     read_only    True for what the account was only invited to see
