@@ -36,6 +36,9 @@ UNITS: Mapping[str, str] = {
     "boiler_on_s": "s, within the sample or the day",
     "boiler_off_s": "s, within the sample or the day",
     "heating_power_request": "%",
+    "outdoor_temperature": "°C, as the boiler's relay knows it",
+    "illuminance": "lux",
+    "air_quality": "as told",
     "power": "W",
     ENERGY: "Wh of all tariffs, within the half hour or the day",
     "energy_base_wh": "Wh of the base tariff",
@@ -44,8 +47,8 @@ UNITS: Mapping[str, str] = {
     **{f"energy_tariff_{number}_wh": f"Wh of tariff {number}" for number in _FURTHER},
     "battery_percent": "%",
     "battery_level": "mV",
-    "radio": "as told: 60 full … 90 low",
-    "wifi": "as told: 56 good … 86 bad",
+    "radio": "strength of the radio link as told: 60 full … 90 low",
+    "wifi": "strength of the Wi-Fi as told: 56 good … 86 bad",
 }
 
 # Upstream measure type to our name; upstream spelling varies in case, so keys are lower case.
