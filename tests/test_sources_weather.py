@@ -23,8 +23,8 @@ from netatmo_ingestd import records
 from netatmo_ingestd.errors import PayloadError
 from netatmo_ingestd.models import Batch, Entity, Fact, Measurement
 from netatmo_ingestd.polls import Parsed, Poll, Reply
-from netatmo_ingestd.sources.measure import parse_rows, rows_poll
 from netatmo_ingestd.sources.fields import MODULE_NUMBERS, ROOM_NUMBERS, VELUX_NUMBERS
+from netatmo_ingestd.sources.measure import parse_rows, rows_poll
 from netatmo_ingestd.sources.quantities import UNITS, UPSTREAM
 from netatmo_ingestd.sources.weather import LEFT_OUT, MODULE_TYPES, WEATHER, parse_stations
 
