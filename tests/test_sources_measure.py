@@ -210,10 +210,11 @@ def test_buckets_are_asked_on_one_grid(scale: str, width_s: int) -> None:
 
 @pytest.mark.parametrize(("scale", "width_s"), BUCKETS)
 def test_only_whole_buckets_are_established(scale: str, width_s: int) -> None:
-    """The bucket of now still changes: it is stored, and asked for again."""
+    """The bucket of now still changes, and one less than half an hour old may: both are stored,
+    and asked for again."""
     width = timedelta(seconds=width_s)
-    server = SERVER + timedelta(minutes=1)  # noon is an edge of all three
-    edge = server.replace(minute=0, second=0, microsecond=0)
+    server = SERVER + timedelta(minutes=31)
+    edge = server.replace(minute=0, second=0, microsecond=0)  # noon is an edge of all three
     body = {str(epoch(edge - 2 * width)): [1], str(epoch(edge - width)): [2], str(epoch(edge)): [3]}
 
     parsed = parse_rows(Reply(body, server, server, b""), bucketed(scale, BEGIN))
@@ -227,6 +228,9 @@ def test_only_whole_buckets_are_established(scale: str, width_s: int) -> None:
     assert (fact.rows, fact.newest) == (2, edge - width)
     assert fact.filled == ((edge - 2 * width, edge),)
     assert fact.asked == server.replace(microsecond=0)
+    fresh = server - timedelta(minutes=2)
+    (before,) = parse_rows(Reply(body, fresh, fresh, b""), bucketed(scale, BEGIN)).facts
+    assert (before.end, before.newest) == (edge - width, edge - 2 * width)
 
 
 @pytest.mark.parametrize(("scale", "width_s"), BUCKETS)
