@@ -26,7 +26,7 @@ DAY, HALF = timedelta(days=1), timedelta(minutes=30)
 # In the week after the summer-time change in Paris.
 NOW = datetime(2026, 4, 2, 12, 10, tzinfo=UTC)
 SETUP = datetime(2026, 1, 31, 9, 17, 5, tzinfo=UTC)
-ZONE = {"timezone": "Europe/Paris", "has_history": True}
+ZONE = {"timezone": "Europe/Paris"}
 ROOM_17 = Entity("me", "room", "17", "h", "", "room", ZONE, setup=SETUP)
 NLPC = Entity("me", "module", "m", "h", "d", "NLPC", ZONE, setup=SETUP)
 TYPES = {"room": ROOM.history, "module": METER}

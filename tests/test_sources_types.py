@@ -127,15 +127,16 @@ def test_phases_and_lines(kind: str, entity_id: str, history: tuple[tuple[str, .
 @pytest.mark.parametrize(
     ("description", "has"),
     [
-        ({"has_history": True}, True),
-        ({"has_history": False}, False),
-        ({"has_history": "yes"}, False),
+        ({"module_types": ["NAMain", "NRV"]}, True),
+        ({"module_types": ["BNS"]}, True),
+        ({"module_types": ["NLP", "NACamera", "unknown"]}, False),
+        ({"module_types": []}, False),
         ({"data_types": ["Temperature"]}, False),
         ({}, False),
     ],
 )
 def test_which_rooms_have_a_history(description: dict[str, object], has: bool) -> None:
-    """Those of which it was told that one of their modules gives them one."""
+    """Those in which a module of such a type stands."""
     room = Entity("a", "room", "17", "h", "", "room", description)
 
     assert history_of(MODULE_TYPES, room) is (ROOM if has else None)
