@@ -5,6 +5,8 @@ fine     then its finest rows: about a year at a time, the newest year first, an
          pages from old to new, since the cloud shows the oldest rows of a window
 holes    are the same thing: whatever the ledger misses between two rows
 rereads  late data: see ledger.DEPTHS; and empty stretches that one answer alone found empty
+
+Beside it, from where on a trailing read asks.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from netatmo_ingestd.intervals import intersect, longer, subtract, total
 from netatmo_ingestd.models import Coverage, Entity, Interval, Priority
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.sources.days import LATE, days_poll, midnights, zone_of
-from netatmo_ingestd.sources.measure import PAGE_ROWS, WIDTHS, rows_poll
+from netatmo_ingestd.sources.measure import PAGE_ROWS, WIDTHS, on_grid, rows_poll
 from netatmo_ingestd.sources.quantities import day_types
 
 YEAR = timedelta(days=365)
@@ -30,6 +32,9 @@ CHOICE = 10
 """How many holes of a module are offered at once: one that cannot be filled stops no other."""
 STEP = timedelta(minutes=5)
 BOILER_STEP = timedelta(minutes=10)  # of a thermostat
+FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
+REACH = timedelta(hours=3)
+BUCKETS_REACH = timedelta(hours=24)  # of meters and rooms, whose rows come late and are few
 ROW_BYTES = 600
 """What a row takes on the disk of the store, indexes included (measured, embedded store)."""
 
@@ -200,6 +205,29 @@ def _poll(history: History, scale: str, priority: Priority, begin: datetime) -> 
     if scale == "1day":
         return days_poll(account, entity, types, begin, priority=priority, walked=begin)
     return rows_poll(account, entity, types, begin, scale=scale, priority=priority, walked=begin)
+
+
+# --- trailing reads -----------------------------------------------------------------------------
+
+
+def trailing_begin(
+    now: datetime, newest: datetime | None, *, first: bool, scale: str = "max"
+) -> datetime:
+    """Where a trailing read begins: at the newest row we have or 3 h back, whichever is earlier.
+
+    Of buckets it is 24 h, and the begin of one. The first read after a start, and any without a
+    known row, reaches 3.5 days back; no one reaches further, since that is one page of five-minute
+    rows: what lies behind is a hole, for history to fill.
+    """
+    furthest = now - FIRST_REACH
+    near = now - reach(scale)
+    begin = furthest if first or newest is None else max(furthest, min(newest, near))
+    return on_grid(begin.replace(microsecond=0), scale)
+
+
+def reach(scale: str) -> timedelta:
+    """How far back each trailing read reaches at least."""
+    return REACH if scale == "max" else BUCKETS_REACH
 
 
 # --- the coverage report -----------------------------------------------------------------------

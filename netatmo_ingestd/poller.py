@@ -20,6 +20,7 @@ from apscheduler.triggers.date import DateTrigger
 from netatmo_ingestd.account import LOGIN, AccountPolls, Job, Room
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.ledger import Ledger
+from netatmo_ingestd.plan import FIRST_REACH, reach, trailing_begin
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
@@ -27,14 +28,10 @@ from netatmo_ingestd.sources.measure import (
     MEASURE,
     history_scale,
     history_types,
-    on_grid,
     rows_poll,
 )
 from netatmo_ingestd.waits import finish, is_set
 
-FIRST_REACH = timedelta(days=3.5)  # one page of five-minute rows
-REACH = timedelta(hours=3)
-BUCKETS_REACH = timedelta(hours=24)  # of meters and rooms, whose rows come late and are few
 SILENT_AFTER = timedelta(hours=1)  # stations upload every ten minutes, some later
 SILENT_EVERY = timedelta(days=30)  # how often a module is read of which nothing was heard since
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
@@ -47,26 +44,6 @@ def next_due(anchor: datetime, every: timedelta, now: datetime) -> datetime:
     """The first moment after `now` on the fixed grid `anchor` + k · `every`."""
     steps = max(0, (now - anchor) // every + 1)
     return anchor + steps * every
-
-
-def trailing_begin(
-    now: datetime, newest: datetime | None, *, first: bool, scale: str = "max"
-) -> datetime:
-    """Where a trailing read begins: at the newest row we have or 3 h back, whichever is earlier.
-
-    Of buckets it is 24 h, and the begin of one. The first read after a start, and any without a
-    known row, reaches 3.5 days back; no one reaches further, since that is one page of five-minute
-    rows: what lies behind is a hole, for history to fill.
-    """
-    furthest = now - FIRST_REACH
-    near = now - reach(scale)
-    begin = furthest if first or newest is None else max(furthest, min(newest, near))
-    return on_grid(begin.replace(microsecond=0), scale)
-
-
-def reach(scale: str) -> timedelta:
-    """How far back each trailing read reaches at least."""
-    return REACH if scale == "max" else BUCKETS_REACH
 
 
 class Poller:

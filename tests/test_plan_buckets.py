@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from netatmo_ingestd.models import Coverage, Entity, Interval, Measurement, Priority, Summary
-from netatmo_ingestd.plan import History, Step, steps
-from netatmo_ingestd.poller import trailing_begin
+from netatmo_ingestd.plan import History, Step, steps, trailing_begin
 from netatmo_ingestd.polls import Poll, Reply
 from netatmo_ingestd.sources.control import METER
 from netatmo_ingestd.sources.days import midnights, zone_of

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from netatmo_ingestd import ledger
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.models import Coverage, Fact
-from netatmo_ingestd.plan import History, Step, steps
-from netatmo_ingestd.poller import trailing_begin
+from netatmo_ingestd.plan import History, Step, steps, trailing_begin
 from tests.truth import HOUR, MAIN_TYPES, MODULE, Truth, at, coverage
 
 LIFE = 50 * 24  # hours with late rows and outages

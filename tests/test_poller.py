@@ -32,7 +32,8 @@ from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Budget
 from netatmo_ingestd.logs import EVENTS
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.poller import Poller, next_due, trailing_begin
+from netatmo_ingestd.plan import trailing_begin
+from netatmo_ingestd.poller import Poller, next_due
 from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.settings import AccountSettings, PollSettings
 from netatmo_ingestd.sources import for_products

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from netatmo_ingestd import records
 from netatmo_ingestd.ledger import merge, missing
 from netatmo_ingestd.models import Batch, Coverage, Entity, Measurement, Priority, Summary
-from netatmo_ingestd.poller import trailing_begin
+from netatmo_ingestd.plan import trailing_begin
 from netatmo_ingestd.polls import Parsed, Poll, Reply
 from netatmo_ingestd.sources.control import ECOMETER, METER
 from netatmo_ingestd.sources.days import days_poll
