@@ -255,6 +255,27 @@ async def test_history_of_a_module_may_be_refused_by_itself() -> None:
     assert await house.ask(days_poll("home", MODULE, TYPES, START)) == ()
 
 
+@pytest.mark.parametrize("kind", ["getroommeasure", "getmeasure"])
+async def test_a_room_belongs_to_energy(kind: str) -> None:
+    """A scope that rooms lack costs the other rooms, and neither thermostats nor meters."""
+    house = House()
+    rooms, thermostats, meters = (
+        [
+            rows_poll("home", replace(MODULE, kind=of, entity_id=each, type=name), TYPES, START)
+            for each in ("1", "2")
+        ]
+        for of, name in (("room", "room"), ("module", "NATherm1"), ("module", "NLPC"))
+    )
+    refused, others = (rooms, thermostats) if kind == "getroommeasure" else (thermostats, rooms)
+
+    await house.fails(refused[0], refusal("scope"))
+    house.cloud.error = None
+
+    assert set(house.account.refused) == {f"{kind} energy"}
+    assert [await house.ask(each) for each in refused] == [None, None]
+    assert [await house.ask(each) for each in (*others, *meters)] == [()] * 4
+
+
 async def test_a_slow_call_is_told() -> None:
     """One that takes longer than its interval, whatever became of it."""
     house = House()

@@ -16,6 +16,7 @@ from netatmo_ingestd.models import Batch, Entity
 from netatmo_ingestd.polls import Parsed, Poll, Reply
 from netatmo_ingestd.sources import aircare, weather
 from netatmo_ingestd.sources.aircare import AIRCARE
+from netatmo_ingestd.sources.control import METER
 from netatmo_ingestd.sources.measure import rows_poll
 from netatmo_ingestd.sources.weather import WEATHER
 from netatmo_ingestd.spool import Spool
@@ -30,12 +31,13 @@ DASHBOARDS = {
 }
 LEFT_OUT = {**weather.LEFT_OUT, **aircare.LEFT_OUT}
 ROWS = ("pyatmo/weatherstation_measure.json",)
+ENERGY = "pyatmo/getmeasure_energy_98_76_54_32_10_00_00_69.json"
 MODULE = Entity("home", "module", "12:34:56:07:bb:3e", "", "12:34:56:37:11:ca", "NAModule4", {})
 
 Where = tuple[str | int, ...]
 
 
-@pytest.fixture(params=[*DASHBOARDS, *ROWS])
+@pytest.fixture(params=[*DASHBOARDS, *ROWS, ENERGY])
 def recorded(request: pytest.FixtureRequest) -> tuple[Any, Poll]:
     """(envelope, the poll that got it)."""
     file = RECORDED / request.param
@@ -44,8 +46,16 @@ def recorded(request: pytest.FixtureRequest) -> tuple[Any, Poll]:
     envelope = json.loads(file.read_text())
     if request.param in DASHBOARDS:
         return envelope, Poll(DASHBOARDS[request.param].endpoints[0], "home")
+    if request.param == ENERGY:
+        return envelope, energy_poll(envelope)
     begin = datetime.fromtimestamp(min(map(int, envelope["body"])), UTC)
     return envelope, rows_poll("home", MODULE, ("Temperature",), begin)
+
+
+def energy_poll(envelope: Any) -> Poll:
+    meter = Entity("home", "module", "98:76:54:32:10:00:00:69", "h", "gateway", "NLPC", {})
+    begin = datetime.fromtimestamp(envelope["body"][0]["beg_time"], UTC)
+    return rows_poll("home", meter, METER, begin, scale="30min")
 
 
 def parse(envelope: Any, poll: Poll) -> Parsed:
@@ -100,6 +110,8 @@ def test_every_leaf_ends_somewhere(recorded: tuple[Any, Poll]) -> None:
     lost = []
 
     for where, value in list(leaves(envelope["body"])):
+        if value is None:
+            continue  # no value at all
         put(envelope["body"], where, other_than(value))
         if comparable(parse(envelope, poll)) == before:
             lost.append(where)
@@ -130,6 +142,33 @@ def test_recorded_rows_keep_their_values() -> None:
     }
     assert rows == envelope["body"]
     assert len(parsed.records) == 13
+
+
+def test_recorded_energy_keeps_its_values() -> None:
+    """Each recorded half hour is the sum of its tariffs, and has each of them beside it."""
+    file = RECORDED / ENERGY
+    if not file.exists():
+        pytest.skip(f"no {ENERGY} in shared/recorded beside the checkout")
+    envelope = json.loads(file.read_text())
+    (segment,) = envelope["body"]
+    first, step = segment["beg_time"], segment["step_time"]
+
+    parsed = parse(envelope, energy_poll(envelope))
+
+    rows = {
+        int(document["time"].timestamp()): document["values"]
+        for document in map(records.as_document, parsed.records)
+    }
+    tariffs = ("energy_base_wh", "energy_peak_wh", "energy_off_peak_wh")
+    assert rows == {
+        first + place * step: {
+            "energy_wh": sum(each for each in told if each is not None),
+            **{name: each for name, each in zip(tariffs, told, strict=True) if each is not None},
+        }
+        for place, (_, *told) in enumerate(segment["value"])
+    }
+    assert len(rows) == 39
+    assert parsed.problems == []
 
 
 # --- walking --------------------------------------------------------------------------------------
