@@ -30,6 +30,7 @@ from netatmo_ingestd.models import (
     Summary,
     whole_seconds,
 )
+from netatmo_ingestd.plan import reach
 from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Problem, Reply
 from netatmo_ingestd.settings import AccountSettings
 from netatmo_ingestd.sources import for_products, product_of, serves
@@ -49,6 +50,7 @@ class Memory:
 
     heard     of each module what tells that it was heard again (its last sign, and its newest row
               as the dashboard shows it), and when that was told last; not on disk
+    recent    of each module its rows of the last hours that were spooled, time to digest of values
     revision  counts changes of `known`
     """
 
@@ -56,6 +58,7 @@ class Memory:
         self.known: dict[str, dict[str, Known]] = {}
         self.revision = 0
         self.newest: dict[str, datetime] = {}
+        self.recent: dict[str, dict[datetime, int]] = {}
         self.heard: dict[str, tuple[Any, datetime]] = {}
         self.drift: Counter[str] = Counter()
         self.problems: Counter[str] = Counter()
@@ -76,6 +79,7 @@ class Memory:
     def forget(self) -> None:
         self.known = {}
         self.newest = {}
+        self.recent = {}
         self.revision += 1
 
     def learn(self, endpoint: str, update: Mapping[str, Known]) -> None:
@@ -211,6 +215,7 @@ class Intake:
             each
             for each in others
             if not self._is_forgotten(each)
+            and not self._is_spooled(each, poll)
             # Two accounts that see one home would tell each moment twice.
             and not (
                 isinstance(each, Measurement) and each.scale == "live" and each.module_id in foreign
@@ -241,6 +246,8 @@ class Intake:
         if update:
             self._memory.learn(name, {key: _lean(each) for key, each in update.items()})
         self._memory.newest |= newest
+        if poll.endpoint.priority == Priority.TRAILING and poll.target:
+            self._memory.recent[poll.entity_id] = _recent(rows, self._memory, poll, moment)
         if poll.endpoint.name != HOMESDATA.name:  # which tells nothing of when one was heard
             self._memory.heard |= {
                 each.entity_id: (_sign(each), reply.received) for each in entities
@@ -294,6 +301,13 @@ class Intake:
             if name not in self._polled or self._polled[name].lists
         ]
 
+    def _is_spooled(self, record: Record, poll: Poll) -> bool:
+        """True for a row that an earlier trailing read had, and that is the same: five of six."""
+        if poll.endpoint.priority != Priority.TRAILING or not isinstance(record, Measurement):
+            return False
+        recent = self._memory.recent.get(record.module_id, {})
+        return recent.get(record.time) == _digest(record)
+
     def _wants(self, entity: Entity) -> bool:
         return wanted(entity, self._settings.include, self._settings.exclude)
 
@@ -330,6 +344,20 @@ def _merged(before: Entity | None, now: Entity) -> Entity:
         state={**before.state, **now.state},
         setup=now.setup or before.setup,
     )
+
+
+def _recent(
+    rows: Sequence[Record], memory: Memory, poll: Poll, moment: datetime
+) -> dict[datetime, int]:
+    """Which rows the next trailing read will show again."""
+    found = dict(memory.recent.get(poll.entity_id, {}))
+    found |= {each.time: _digest(each) for each in rows if isinstance(each, Measurement)}
+    since = moment - reach(poll.scale) - timedelta(hours=1)
+    return {time: digest for time, digest in found.items() if time > since}
+
+
+def _digest(row: Measurement) -> int:
+    return hash(frozenset(row.values.items()))
 
 
 def _sign(entity: Entity) -> Any:
