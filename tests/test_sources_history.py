@@ -176,6 +176,20 @@ def test_a_sum_that_is_not_whole_is_none(tariffs: list[int | None], place: int) 
     assert len(parsed.problems) == 1
 
 
+def test_a_value_that_was_bent_counts() -> None:
+    """An amount beyond int64 is drift, and a double now: the sum is known."""
+    body = {str(int(NOON.timestamp())): [None, 2**70, None, 2**70]}
+
+    parsed = parse_rows(
+        reply(body, NOON + DAY), rows_poll("home", meter(), METER, NOON, scale="30min")
+    )
+
+    (row,) = parsed.records
+    assert isinstance(row, Measurement)
+    assert row.values["energy_wh"] == float(2**71)
+    assert {each.drift for each in parsed.problems} == {True}
+
+
 def test_nothing_but_meters_has_a_sum() -> None:
     """Values without energy stay as they are."""
     assert with_energy({"temperature": 1.0}) == {"temperature": 1.0}
