@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from netatmo_ingestd.errors import IngestError
+from netatmo_ingestd.simulator.household import products
 from netatmo_ingestd.simulator.server import Plan, serve
 
 
@@ -27,6 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=plain.seed, help="same seed, same values")
     add("--stations", type=int, default=plain.stations, help="in total, 7 modules each")
     add("--coaches", type=int, default=plain.coaches, help="air quality monitors in total")
+    add("--products", type=products, default=plain.products, help="of each home: a,b,c")
+    add("--scenario", type=Path, help="[[homes]]: products valves cameras meters persons")
     add("--host", default=plain.host, help="a loopback address")
     add("--days", type=int, default=plain.days, help="days of history before the start")
     add("--timezones", type=_names, default=plain.timezones, help="IANA names, A,B,C: in turn")

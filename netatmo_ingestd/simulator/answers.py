@@ -9,6 +9,8 @@ from typing import Any
 
 Json = Any
 
+NO_BODY: Json = object()
+"""What a method answers that has no `body` at all."""
 _JSON = "application/json; charset=utf-8"
 
 
@@ -50,9 +52,8 @@ def as_json(value: Json, status: int = 200, headers: Mapping[str, str] | None = 
 
 def good(body: Json, *, took_s: float, now: float) -> Answer:
     """The success envelope."""
-    return as_json(
-        {"body": body, "status": "ok", "time_exec": round(took_s, 4), "time_server": int(now)}
-    )
+    told = {} if body is NO_BODY else {"body": body}
+    return as_json({**told, "status": "ok", "time_exec": round(took_s, 4), "time_server": int(now)})
 
 
 def bad(refused: CallError, headers: Mapping[str, str] | None = None) -> Answer:

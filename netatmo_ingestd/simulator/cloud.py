@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.simulator import aircare, consent, control, mishaps, weather
+from netatmo_ingestd.simulator import aircare, consent, control, homes, mishaps, weather
 from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad, good, no_scope
 from netatmo_ingestd.simulator.faults import Switchboard
 from netatmo_ingestd.simulator.journal import Journal
@@ -29,7 +29,7 @@ from netatmo_ingestd.simulator.view import View
 from netatmo_ingestd.simulator.weather import Call, Method
 from netatmo_ingestd.simulator.world import World
 
-METHODS: Mapping[str, Method] = {**weather.METHODS, **aircare.METHODS}
+METHODS: Mapping[str, Method] = {**weather.METHODS, **aircare.METHODS, **homes.METHODS}
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _CROWDED = CallError(429, 11, "Failed to enter concurrency limited section")
 

@@ -93,6 +93,12 @@ def _sum(_stamps: Sequence[int], values: Series) -> Value:
     return round(sum(values), 3) or 0
 
 
+def _told(_stamps: Sequence[int], values: Series) -> Value:
+    """The sum of what was told; None when nothing was, as of a tariff that did not apply."""
+    told = [value for value in values if value is not None]
+    return sum(told) if told else None  # type: ignore[return-value]
+
+
 def _when_least(stamps: Sequence[int], values: Series) -> Value:
     return stamps[values.index(min(values))]
 
@@ -112,6 +118,9 @@ _PLAIN: Mapping[str, Fold] = {
     "WindAngle": _angle,
     "GustStrength": _whole,
     "GustAngle": _whole,
+    "sp_temperature": _tenth,
+    "boileron": _sum,
+    "boileroff": _sum,
 }
 _SHORT = {"temp": "Temperature", "hum": "Humidity", "co2": "CO2"} | {
     name.lower(): name for name in ("Pressure", "Noise")
@@ -126,6 +135,13 @@ _TYPES: Mapping[str, tuple[str, int, Fold]] = {
     **{f"date_min_{short}": (field, DAY, _when_least) for short, field in _SHORT.items()},
     **{f"date_max_{short}": (field, DAY, _when_most) for short, field in _SHORT.items()},
     "sum_rain": ("Rain", _HALF_HOUR, _sum),
+    "sum_boiler_on": ("boileron", _HALF_HOUR, _sum),
+    "sum_boiler_off": ("boileroff", _HALF_HOUR, _sum),
+    **{
+        f"{family}${tariff}": (f"{family}${tariff}", _HALF_HOUR, _told)
+        for family in ("sum_energy_buy_from_grid", "sum_energy_elec")
+        for tariff in range(3)
+    },
     "date_max_gust": ("GustStrength", _HALF_HOUR, _when_most),
 }
 _ELSEWHERE = re.compile(

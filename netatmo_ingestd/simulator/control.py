@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from netatmo_ingestd.simulator import measure
+from netatmo_ingestd.simulator import kept, measure
 from netatmo_ingestd.simulator.faults import Fault
 from netatmo_ingestd.simulator.traffic import Limits
 from netatmo_ingestd.simulator.view import View
@@ -113,6 +113,8 @@ class Desk:
         now = cloud.clock.time()
         view = View(cloud.world, now, cloud.faults.peek(now))
         module = view.find(query.get("module", ""))
+        if module is None and (found := kept.find(cloud.world, query.get("module", ""))):
+            return JSONResponse(_expected_of(found, now, query))
         if module is None:
             raise ValueError(f"module: {query.get('module')!r} is not of this world")
         begin, end = int(query.get("begin", module.setup)), int(query.get("end", int(now)))
@@ -182,6 +184,15 @@ class Desk:
             cloud.switches.show_invited = bool(value)
         else:
             raise ValueError(f"{name!r} is no setting")
+
+
+def _expected_of(found: kept.Kept, now: float, query: Mapping[str, str]) -> dict[str, Any]:
+    """The same of a device or a room of a household."""
+    begin, end = int(query.get("begin", found.setup)), int(query.get("end", int(now)))
+    scale = query.get("scale", "max" if "boileron" in found.fields else "30min")
+    view = kept.KeptView(now)
+    rows = measure.buckets_of(view, found, found.id, found.zone, scale, begin, end)
+    return {"module": found.id, "now": now, "count": len(rows), "rows": rows}
 
 
 def accounts(cloud: Cloud) -> list[dict[str, Any]]:

@@ -97,6 +97,8 @@ KINDS: Mapping[str, Kind] = {
     "favourite": _world(),
     "read_only": _world(),
     "vanished": _world(),
+    "renamed": _world(name="Renamed"),
+    "garbled": _world(),  # every field of a device but its id is of some other kind
     # From `at` on (default: the arming) World.successor stands in the place of a module.
     "replaced": _world(at=None),
     # at once

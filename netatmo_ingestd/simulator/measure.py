@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from netatmo_ingestd.simulator.answers import CallError, Json, invalid_argument, missing_arguments
@@ -19,6 +20,27 @@ _GAP_S = 600  # at scale max, a longer step ends a segment
 
 Point = tuple[int, list[Json]]
 Columns = Sequence[Column | None]
+
+
+class Measured(Protocol):
+    """What has rows: a module of a station, a device or a room."""
+
+    @property
+    def fields(self) -> tuple[str, ...]: ...
+    @property
+    def setup(self) -> int: ...
+
+
+class Rows(Protocol):
+    """Which of its rows can be seen at `now`."""
+
+    now: float
+
+    def walk(self, module: Any, begin: float, end: float, /) -> Iterator[Stamped]: ...
+    def rows(
+        self, module: Any, begin: float, end: float, limit: int | None = None, /
+    ) -> list[Stamped]: ...
+    def newest(self, module: Any, /) -> Stamped | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +63,16 @@ class Query:
         return STEPS[self.scale]
 
 
-def read_query(params: Sequence[tuple[str, str]]) -> Query:
-    """Check the arguments; `type` may be repeated and is split at commas."""
+def read_query(
+    params: Sequence[tuple[str, str]], owner: str = "device_id", target: str = "module_id"
+) -> Query:
+    """Check the arguments; `type` may be repeated and is split at commas.
+
+    owner, target  the names of the arguments that say what is asked
+    """
     one = dict(params)
     types = _types(params)
-    absent = [name for name in ("device_id", "scale", "type") if not one.get(name, "").strip(", ")]
+    absent = [name for name in (owner, "scale", "type") if not one.get(name, "").strip(", ")]
     if absent:
         raise missing_arguments(absent[0])
     if one["scale"] not in STEPS:
@@ -55,8 +82,8 @@ def read_query(params: Sequence[tuple[str, str]]) -> Query:
             raise invalid_argument(f"Invalid type, {name}")
     last = one.get("date_end") == "last"
     return Query(
-        device_id=one["device_id"],
-        module_id=one.get("module_id") or one["device_id"],
+        device_id=one[owner],
+        module_id=one.get(target) or one[owner],
         scale=one["scale"],
         types=types,
         begin=None if last else _epoch(one.get("date_begin")),
@@ -68,7 +95,7 @@ def read_query(params: Sequence[tuple[str, str]]) -> Query:
     )
 
 
-def points(query: Query, module: Module, zone: ZoneInfo, view: View) -> list[Point]:
+def points(query: Query, module: Measured, zone: ZoneInfo, view: Rows) -> list[Point]:
     """Stamps and value lists, oldest first, at most `query.limit`."""
     columns = [column(name, query.scale, module.fields) for name in query.types]
     if not any(columns):
@@ -89,12 +116,20 @@ def every(view: View, module: Module, scale: str, begin: int, end: int) -> list[
 
     Raises  ValueError when the scale is none
     """
+    zone = view.world.station_of(module).zone
+    return buckets_of(view, module, module.id, zone, scale, begin, end)
+
+
+def buckets_of(
+    view: Rows, module: Measured, name: str, zone: ZoneInfo, scale: str, begin: int, end: int
+) -> list[Sample]:
+    """The same of anything that has rows."""
     if scale not in STEPS:
         raise ValueError(f"scale: {scale!r} is none of {', '.join(STEPS)}")
     types = names(scale, module.fields)
     query = Query(
-        device_id=module.station,
-        module_id=module.id,
+        device_id=name,
+        module_id=name,
         scale=scale,
         types=types,
         begin=begin,
@@ -104,7 +139,7 @@ def every(view: View, module: Module, scale: str, begin: int, end: int) -> list[
         optimize=False,
         real_time=True,
     )
-    found = points(query, module, view.world.station_of(module).zone, view)
+    found = points(query, module, zone, view)
     return [(at, dict(zip(types, values, strict=True))) for at, values in found]
 
 
@@ -143,7 +178,7 @@ def _following(day: datetime, scale: str) -> datetime:
 
 
 def _buckets(
-    query: Query, module: Module, zone: ZoneInfo, view: View, columns: Columns
+    query: Query, module: Measured, zone: ZoneInfo, view: Rows, columns: Columns
 ) -> Iterator[Point]:
     """Buckets with data whose start is not after date_end; each is complete, even the last."""
     begin = module.setup if query.begin is None else query.begin
@@ -168,7 +203,7 @@ def _buckets(
 
 
 def _last_point(
-    query: Query, module: Module, zone: ZoneInfo, view: View, columns: Columns
+    query: Query, module: Measured, zone: ZoneInfo, view: Rows, columns: Columns
 ) -> list[Point]:
     newest = view.newest(module)
     if newest is None:

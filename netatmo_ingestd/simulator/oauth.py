@@ -128,7 +128,8 @@ class Authority:
 
         Its scopes are those of what the account has.
         """
-        scopes = (DEFAULT_SCOPE, COACH_SCOPE) if account.coaches else (DEFAULT_SCOPE,)
+        coaches = (COACH_SCOPE,) if account.coaches else ()
+        scopes = (DEFAULT_SCOPE, *coaches, *account.scopes)
         session = self.sessions.open(app, account, scopes)
         halves = (hashed(seed, app.client_id, account.user, half) for half in (0, 1))
         token = f"{account.user_id}|" + "".join(f"{half:016x}" for half in halves)

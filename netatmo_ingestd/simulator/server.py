@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -24,6 +25,7 @@ from netatmo_ingestd.errors import Busy, ConfigError
 from netatmo_ingestd.simulator import control
 from netatmo_ingestd.simulator.cloud import Cloud, Switches
 from netatmo_ingestd.simulator.curves import hashed
+from netatmo_ingestd.simulator.household import Wanted, read_scenario
 from netatmo_ingestd.simulator.oauth import Authority
 from netatmo_ingestd.simulator.sessions import Account, App
 from netatmo_ingestd.simulator.traffic import Limits
@@ -43,6 +45,8 @@ class Plan:
     days       length of the history before `origin`
     timezones  IANA names for the stations in turn; none: those of their places
     origin     real epoch at which both clocks agree; None is now. Give the same one after a restart
+    products   of PRODUCTS: what each home has beside its station
+    scenario   file that says so for each home (household.read_scenario); instead of `products`
     shared     each account is also invited to the first station of the next
     """
 
@@ -62,6 +66,8 @@ class Plan:
     password_grant: bool = False
     app_burst: bool = False
     coaches: int = 0
+    products: tuple[str, ...] = ()
+    scenario: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +94,10 @@ def build(plan: Plan, clock: Clock | None = None) -> Cloud:
         days=plan.days,
         timezones=plan.timezones,
         coaches=plan.coaches,
+        households=_households(plan),
     )
     apps = [_app(plan.seed, number) for number in range(plan.apps)]
-    accounts = _accounts(plan, tuple(world.stations), tuple(world.coaches))
+    accounts = _accounts(plan, world)
     try:
         authority = Authority(
             apps, accounts, rotation=plan.rotation, password_grant=plan.password_grant
@@ -229,7 +236,20 @@ def _app(seed: int, number: int) -> App:
     return App(_hex(seed, 24, "app", number), _hex(seed, 32, "secret", number))
 
 
-def _accounts(plan: Plan, stations: tuple[str, ...], coaches: tuple[str, ...]) -> list[Account]:
+def _households(plan: Plan) -> tuple[Wanted, ...]:
+    if plan.scenario:
+        return read_scenario(plan.scenario)
+    return (Wanted(plan.products),) * plan.stations if plan.products else ()
+
+
+def _scopes(world: World, owned: Sequence[str]) -> tuple[str, ...]:
+    """Of all devices in the homes of these stations."""
+    homes = [world.households.get(world.stations[each].home_id) for each in owned]
+    return tuple(dict.fromkeys(scope for home in homes if home for scope in home.scopes))
+
+
+def _accounts(plan: Plan, world: World) -> list[Account]:
+    stations, coaches = tuple(world.stations), tuple(world.coaches)
     owned = [stations[number :: plan.accounts] for number in range(plan.accounts)]
     return [
         Account(
@@ -239,6 +259,7 @@ def _accounts(plan: Plan, stations: tuple[str, ...], coaches: tuple[str, ...]) -
             owns=owned[number],
             invited=owned[(number + 1) % plan.accounts][:1] if plan.shared else (),
             coaches=coaches[number :: plan.accounts],
+            scopes=_scopes(world, owned[number]),
         )
         for number in range(plan.accounts)
     ]

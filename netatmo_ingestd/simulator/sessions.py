@@ -29,6 +29,7 @@ class Account:
     owns     ids of its own stations
     invited  ids of stations it only sees (`read_only`)
     coaches  ids of its own air quality monitors
+    scopes   of what else its homes have
     """
 
     user: str
@@ -37,6 +38,7 @@ class Account:
     owns: tuple[str, ...]
     invited: tuple[str, ...] = ()
     coaches: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

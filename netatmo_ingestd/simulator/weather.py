@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from netatmo_ingestd.simulator import dashboard, measure, oddities
+from netatmo_ingestd.simulator import dashboard, kept, measure, oddities
 from netatmo_ingestd.simulator.answers import CallError, Json, invalid_argument, no_scope
 from netatmo_ingestd.simulator.faults import Fault
 from netatmo_ingestd.simulator.measure import Point, Query
@@ -71,6 +71,8 @@ def answer(call: Call, devices: list[oddities.Thing]) -> Json:
 def measures(call: Call) -> Json:
     """`getmeasure` (netatmo-api 3.3)."""
     query = measure.read_query(call.params)
+    if device := _device(call, query):
+        return _kept(call, query, *device)
     module = _target(call, query)
     if MEASURE_SCOPES.get(module.type, "read_station") not in call.scopes:
         raise no_scope()
@@ -81,11 +83,47 @@ def measures(call: Call) -> Json:
     return measure.shape(found, query)
 
 
+def room_measures(call: Call) -> Json:
+    """`getroommeasure` (netatmo-api 3.4)."""
+    query = measure.read_query(call.params, "home_id", "room_id")
+    household = call.view.world.households.get(query.device_id)
+    owned = {call.view.world.stations[each].home_id for each in call.account.owns}
+    if household is None or query.device_id not in owned:
+        raise invalid_argument("Invalid home_id")
+    room = next((each for each in household.rooms if each.id == query.module_id), None)
+    if room is None or query.scale == "max":
+        raise invalid_argument("Invalid scale" if room else "Invalid room_id")
+    return _kept(call, query, "read_thermostat", kept.of_room(household, room))
+
+
+def _device(call: Call, query: Query) -> tuple[str, kept.Kept | None] | None:
+    """(scope, what is kept) of a device of the account's households; None for anything else."""
+    owned = {call.view.world.stations[each].home_id for each in call.account.owns}
+    for home_id in owned & call.view.world.households.keys():
+        household = call.view.world.households[home_id]
+        for device in household.devices:
+            if device.id == query.module_id and query.device_id in (device.gateway, device.id):
+                return device.scope, kept.of_device(call.view.world, household, device)
+    return None
+
+
+def _kept(call: Call, query: Query, scope: str, found: kept.Kept | None) -> Json:
+    if scope not in call.scopes:
+        raise no_scope()
+    if found is None:
+        return []
+    rows = measure.points(query, found, found.zone, kept.KeptView(call.view.now))
+    call.stamps = [at for at, _ in rows]
+    return measure.shape(rows, query)
+
+
 MEASURE_SCOPES: Mapping[str, str] = {"NHC": "read_homecoach"}
 """Scope of the history of a module type; all others are of weather stations."""
+_HOME_SCOPES = ("read_thermostat", "read_magellan")
 METHODS: Mapping[str, Method] = {
     "getstationsdata": Method(("read_station",), stations),
-    "getmeasure": Method(("read_station", *MEASURE_SCOPES.values()), measures),
+    "getmeasure": Method(("read_station", *MEASURE_SCOPES.values(), *_HOME_SCOPES), measures),
+    "getroommeasure": Method(("read_thermostat", "read_smarther"), room_measures),
 }
 
 

@@ -16,6 +16,7 @@ from itertools import islice
 from zoneinfo import ZoneInfo
 
 from netatmo_ingestd.simulator.curves import FIELDS, PER_DAY, Row, Value, day_rows, hashed
+from netatmo_ingestd.simulator.household import Wanted, build
 
 STEP = 300
 DAY = 86_400
@@ -118,6 +119,8 @@ class World:
     origin     epoch at which simulated time begins
     days       how much history exists before `origin`
     coaches    how many; coach k stands in the home of station k, in turn
+    households what else is in the home of each station, in turn
+    contract   epoch of the change from one tariff to two
     timezones  IANA names: station k lives by the k-th of them in turn; none: by those of its place
     """
 
@@ -130,6 +133,7 @@ class World:
         days: int = 365,
         timezones: Sequence[str] = (),
         coaches: int = 0,
+        households: Sequence[Wanted] = (),
     ) -> None:
         self.seed = seed
         self.timezones = tuple(timezones)
@@ -139,6 +143,11 @@ class World:
         homes = list(self.stations.values())
         self.coaches = {
             c.id: c for c in (self._coach(i, homes[i % stations]) for i in range(coaches))
+        }
+        self.contract = (self.origin - 20 * DAY) // DAY * DAY
+        self.households = {
+            home.home_id: build(seed, home.home_id, home.place.timezone, self.setup, wanted)
+            for home, wanted in zip(homes, households, strict=False)
         }
         everyone = (*homes, *self.coaches.values())
         self.by_id = {m.id: m for s in everyone for m in s.all}
