@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from pymongo.errors import PyMongoError
 
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.embedded import running_uri
+from netatmo_ingestd.simulator.household import read_scenario
 from netatmo_ingestd.simulator.world import World
 from netatmo_ingestd.sources.quantities import UPSTREAM
 from tests.stores import alive, require_extra
@@ -164,12 +166,14 @@ class Cloud:
         self.url: str = self.greeting["url"]
         self.clock = Clock(self.greeting["origin"], self.greeting["speed"])
         self.accounts: list[dict[str, Any]] = self.greeting["accounts"]
+        scenario = dict(pairwise(flags)).get("--scenario")
         self.world = World(
             self.greeting["seed"],
             self.greeting["stations"],
             origin=self.greeting["origin"],
             days=days,
             coaches=sum(len(account["coaches"]) for account in self.accounts),
+            households=read_scenario(Path(scenario)) if scenario else (),
         )
 
     def ask(self, method: str, route: str, body: Any = None) -> Any:
