@@ -13,7 +13,7 @@ pytestmark = pytest.mark.faults
 
 STATIONS = 2
 DAYS = 14.0
-SPEED = 2500  # what two cores keep up with while two other tests run
+SPEED = 4000  # what two cores keep up with while two other tests run
 HOUR, DAY = 3600.0, 86_400.0
 PER_HOUR = 20  # requests for each station of seven modules
 
