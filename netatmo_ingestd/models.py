@@ -1,7 +1,7 @@
 """What we talk about: frozen values, no I/O.
 
-Records are what an answer becomes (Measurement, Summary, State, Entity, Change, Answer,
-DeadLetter). All times are aware datetimes in UTC of whole seconds, all quantities floats.
+Records are what an answer becomes (Measurement, Summary, State, Entity, Change, Event, Picture,
+Answer, DeadLetter). All times are aware datetimes in UTC of whole seconds, all quantities floats.
 """
 
 from __future__ import annotations
@@ -140,6 +140,61 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """A security event as one answer tells it; it evolves until its video is there.
+
+    read           when that answer was given: an older one never overwrites a newer one
+    type           as the cloud names it (sources/events.py has the known ones)
+    sub_type       its code for what happened, `meaning` the same in a word, where that is certain
+    person_name    as it was known then
+    message        plain text
+    is_arrival     True when a person came home
+    detected       "person", "animal", "vehicle", "movement", from the event and its sub-events
+    subevents      each with our own field names: id, type, time, offset (s into the video) …
+    pictures       sha256 of each picture that is stored
+    pictures_lost  what could not be had, each {"slot", "reason"}; None when nobody tried
+    """
+
+    account: str
+    event_id: str
+    home_id: str
+    module_id: str
+    type: str
+    time: datetime
+    read: datetime
+    sub_type: int | None = None
+    meaning: str | None = None
+    category: str | None = None
+    person_id: str | None = None
+    person_name: str | None = None
+    is_arrival: bool | None = None
+    out_of_sight: bool | None = None
+    message: str | None = None
+    sub_message: str | None = None
+    video_id: str | None = None
+    video_status: str | None = None
+    detected: Sequence[str] = ()
+    subevents: Sequence[Mapping[str, Any]] = ()
+    pictures: Sequence[str] = ()
+    pictures_lost: Sequence[Mapping[str, str]] | None = None
+    other: Sequence[tuple[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One image; `event_id` and `time` are those of the first event that showed it."""
+
+    account: str
+    sha256: str
+    content: bytes = field(repr=False)
+    content_type: str
+    time: datetime
+    event_id: str
+    module_id: str
+    home_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A scrubbed raw answer, compressed.
 
@@ -166,7 +221,7 @@ class DeadLetter:
     time: datetime
 
 
-Record = Measurement | Summary | State | Entity | Change | Answer | DeadLetter
+Record = Measurement | Summary | State | Entity | Change | Event | Picture | Answer | DeadLetter
 
 
 # --- what an answer establishes ---------------------------------------------------------------

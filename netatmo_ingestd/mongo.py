@@ -23,17 +23,11 @@ from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, ReadPreference, UpdateOne, WriteConcern
 
+from netatmo_ingestd.coverages import from_coverage, to_coverage
 from netatmo_ingestd.errors import ConfigError, StoreUnavailable
 from netatmo_ingestd.models import Coverage, Outcome
 from netatmo_ingestd.records import Document
-from netatmo_ingestd.upserts import (
-    INDEXES,
-    SAMPLES,
-    Operation,
-    from_coverage,
-    operations,
-    to_coverage,
-)
+from netatmo_ingestd.upserts import INDEXES, SAMPLES, Operation, operations
 
 __all__ = ["INDEXES", "Store"]
 MERGE_TRIES = 20
@@ -270,9 +264,7 @@ class Store:
 
     async def coverage(self) -> list[Coverage]:
         """The whole ledger; a document that is none (edited by hand) counts as missing."""
-        cursor = self._collection("coverage").find({})
-        documents: list[Document] = await self._guard(cursor.to_list(length=None))
-        return [found for found in map(to_coverage, documents) if found]
+        return [found for found in map(to_coverage, await self.find("coverage", {})) if found]
 
     async def merge(
         self, entity_id: str, scale: str, merge: Callable[[Coverage | None], Coverage]
@@ -306,26 +298,34 @@ class Store:
 
     async def modules(self) -> list[Document]:
         """What is known of every module now, `latest` included."""
-        cursor = self._collection("modules").find({})
-        return list(await self._guard(cursor.to_list(length=None)))
+        return await self.find("modules", {})
 
     async def rows(
         self, module_id: str, scale: str, begin: datetime, end: datetime
     ) -> list[Document]:
         """Measurements of a module in [begin, end), oldest first."""
         wanted = {"module_id": module_id, "scale": scale, "time": {"$gte": begin, "$lt": end}}
-        cursor = self._collection("measurements").find(wanted)
-        found: list[Document] = await self._guard(cursor.to_list(length=None))
-        return sorted(found, key=lambda row: row["time"])
+        return sorted(await self.find("measurements", wanted), key=lambda row: row["time"])
 
     async def summaries(self, module_id: str, begin: datetime, end: datetime) -> list[Document]:
         """Day rows of a module that begin in [begin, end), oldest first."""
         # By date, which the index has; a local date lies within a day of the moment's.
-        first, last = (begin - _DAY).date().isoformat(), (end + 2 * _DAY).date().isoformat()
-        wanted = {"module_id": module_id, "day": {"$gte": first, "$lt": last}}
-        cursor = self._collection("summaries").find(wanted)
-        found: list[Document] = await self._guard(cursor.to_list(length=None))
+        days = {"$gte": f"{begin - _DAY:%F}", "$lt": f"{end + 2 * _DAY:%F}"}
+        found = await self.find("summaries", {"module_id": module_id, "day": days})
         return sorted((row for row in found if begin <= row["time"] < end), key=lambda r: r["day"])
+
+    async def delete(self, collection: str, begin: datetime, end: datetime) -> int:
+        """Delete what is of [begin, end); how many there were."""
+        where = {"time": {"$gte": begin, "$lt": end}}
+        result = await self._guard(self._collection(collection).delete_many(where))
+        return int(result.deleted_count)
+
+    async def find(
+        self, collection: str, where: Document, fields: Document | None = None
+    ) -> list[Document]:
+        """The documents that fit, or these fields of them, in no order."""
+        cursor = self._collection(collection).find(where, fields)
+        return list(await self._guard(cursor.to_list(length=None)))
 
     async def _guard(self, call: Any) -> Any:
         try:

@@ -17,8 +17,6 @@ from typing import Any
 import bson
 
 from netatmo_ingestd import records
-from netatmo_ingestd.intervals import join
-from netatmo_ingestd.models import Coverage, Interval
 from netatmo_ingestd.records import Document
 
 INDEXES: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -28,6 +26,8 @@ INDEXES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "homes": (),
     "modules": (("home_id",),),
     "changes": (("entity_id", "time"),),
+    "events": (("module_id", "time"), ("home_id", "time"), ("type", "time")),
+    "pictures": (("time",),),
     "coverage": (),
     "answers": (("time",),),
     "dead_letters": (("time",),),
@@ -179,6 +179,43 @@ def _change(row: Document) -> list[Operation]:
     return [_operation("changes", row, where, {"$setOnInsert": facts})]
 
 
+_EVOLVES = (
+    "meaning", "category", "person_id", "person_name", "is_arrival", "out_of_sight", "message",
+    "sub_message", "video_id", "video_status", "sub_type", "detected", "subevents", "pictures_lost",
+)  # fmt: skip
+
+
+def _event(row: Document) -> list[Operation]:
+    where = {"_id": row["event_id"]}
+    told = {name: row[name] for name in _EVOLVES if row[name] is not None}
+    told["other"] = _pairs(row["other"])
+    told |= {name: row[name] for name in ("home_id", "module_id", "type", "time", "read")}
+    first = {**told, "account": row["account"], "first_stored": _now()}
+    change: Document = {"$setOnInsert": first}
+    if row["pictures"]:
+        # Whatever an answer names and whichever comes first: a hash that stands there stays.
+        change["$addToSet"] = {"pictures": {"$each": list(row["pictures"])}}
+    else:
+        first["pictures"] = []
+    return [
+        _operation("events", row, where, change),
+        _operation(
+            "events",
+            row,
+            {**where, "read": {"$not": {"$gte": row["read"]}}},
+            {"$set": told},
+            upsert=False,
+        ),
+    ]
+
+
+def _picture(row: Document) -> list[Operation]:
+    names = ("account", "content_type", "time", "event_id", "module_id", "home_id")
+    facts = {name: row[name] for name in names}
+    facts |= {"bytes": row["content"], "size": len(row["content"]), "first_stored": _now()}
+    return [_operation("pictures", row, {"_id": row["sha256"]}, {"$setOnInsert": facts})]
+
+
 def _answer(row: Document) -> list[Operation]:
     key = f"{row['endpoint']}|{row['key']}"
     facts = {name: row[name] for name in ("account", "endpoint", "time", "problems", "body")}
@@ -218,66 +255,11 @@ _UPSERTS: Mapping[str, Callable[[Document], list[Operation]]] = {
     "State": _state,
     "Entity": _entity,
     "Change": _change,
+    "Event": _event,
+    "Picture": _picture,
     "Answer": _answer,
     "DeadLetter": _dead_letter,
 }
-
-
-def to_coverage(document: Document) -> Coverage | None:
-    """A `coverage` document, None for the barrier and for one that was edited into nonsense."""
-    try:
-        return Coverage(
-            entity_id=_is(document["entity_id"], str),
-            scale=_is(document["scale"], str),
-            types=tuple(_is(each, str) for each in _is(document["types"], list)),
-            **{name: _intervals(document[name]) for name in _INTERVALS},
-            once=tuple((*_interval(each[:2]), _is(each[2], datetime)) for each in document["once"]),
-            newest=_is(document["newest"], datetime, type(None)),
-            asked=_is(document["asked"], datetime, type(None)),
-            reread=tuple(_is(each, datetime) for each in document["reread"]),
-            owner=_is(document["owner"]["account"], str),
-            owned=_is(document["owner"]["time"], datetime),
-            rev=_is(document["rev"], int),
-        )
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None
-
-
-_INTERVALS = ("covered", "quiet", "filled", "confirmed", "forgotten")
-
-
-def _is(value: Any, *kinds: type) -> Any:
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        raise TypeError(f"{type(value).__name__} is none of {kinds}")
-    return value
-
-
-def _interval(pair: Sequence[Any]) -> Interval:
-    begin, end = (_is(each, datetime) for each in pair)
-    return begin, end
-
-
-def _intervals(pairs: Any) -> tuple[Interval, ...]:
-    # Joined: the algebra needs them in order, and somebody may have pushed one at the end.
-    return join(_interval(pair) for pair in _is(pairs, list))
-
-
-def from_coverage(coverage: Coverage, rev: int) -> Document:
-    """The document of `coverage` without its `_id`, at revision `rev`."""
-    return {
-        "entity_id": coverage.entity_id,
-        "scale": coverage.scale,
-        "types": list(coverage.types),
-        **{
-            name: [list(each) for each in getattr(coverage, name)]
-            for name in ("covered", "quiet", "filled", "once", "confirmed", "forgotten")
-        },
-        "newest": coverage.newest,
-        "asked": coverage.asked,
-        "reread": list(coverage.reread),
-        "owner": {"account": coverage.owner, "time": coverage.owned},
-        "rev": rev,
-    }
 
 
 def _doubles(values: Mapping[str, Any]) -> tuple[Document, list[Document]]:
@@ -327,6 +309,16 @@ SAMPLES: Mapping[str, Document] = {
     "changes": {
         "record": "Change", "account": "_probe", "entity_id": "_probe", "kind": "module",
         "home_id": "_probe", "time": _EPOCH, "what": "added", "before": {}, "after": {},
+    },
+    "events": {
+        **dict.fromkeys(_EVOLVES), "pictures": [], "other": [], "record": "Event",
+        "account": "_probe", "event_id": "_probe", "home_id": "_probe", "module_id": "_probe",
+        "type": "movement", "time": _EPOCH, "read": _EPOCH,
+    },
+    "pictures": {
+        "record": "Picture", "account": "_probe", "sha256": "_probe", "content": b"\xff\xd8",
+        "content_type": "image/jpeg", "time": _EPOCH, "event_id": "_probe", "module_id": "_probe",
+        "home_id": "_probe",
     },
     "answers": {
         "record": "Answer", "account": "_probe", "endpoint": "_probe", "key": "_probe",

@@ -28,7 +28,7 @@ TAKE_BATCHES = 64
 # Some thousand records: a round ends within seconds, so a failure repeats little.
 TAKE_BYTES = 1 << 20
 TRIES_OF_ONE = 5
-INDEX_VERSION = "2"
+INDEX_VERSION = "3"
 SHARE_BARRIER_S = 0.2
 # By server code: how often an operation is sent before it is a dead letter; None: without end.
 _TRIES: dict[str, int | None] = {"112": None, "262": None, "11000": 2}

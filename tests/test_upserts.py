@@ -12,21 +12,25 @@ import pytest
 from bson.codec_options import CodecOptions
 
 from netatmo_ingestd import records
+from netatmo_ingestd.coverages import from_coverage, to_coverage
 from netatmo_ingestd.models import (
     Answer,
     Change,
     Coverage,
     DeadLetter,
     Entity,
+    Event,
     Measurement,
+    Picture,
     Record,
     State,
     Summary,
 )
-from netatmo_ingestd.upserts import SAMPLES, Operation, from_coverage, operations, to_coverage
+from netatmo_ingestd.upserts import SAMPLES, Operation, operations
 from tests.wire import Documents
 
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
+EARLIER = NOON - timedelta(hours=1)
 EPOCH = int(NOON.timestamp())
 AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
@@ -187,6 +191,84 @@ def test_answer_with_problems_is_kept_beside_the_newest() -> None:
     assert newest.where == ops(plain)[0].where
     assert newest.change["$set"]["problems"] == ("x: odd",)
     assert kept.where == ops(packed_otherwise)[1].where != newest.where
+
+
+def event(minute: int = 0, **more: Any) -> Event:
+    return Event("home", "e1", "h", "m", "outdoor", NOON, NOON + timedelta(minutes=minute), **more)
+
+
+def applied(*found: Operation) -> Documents:
+    documents = Documents()
+    for each in found:
+        documents.update(each.collection, each.where, each.change, upsert=each.upsert)
+    return documents
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("order", [(1, 2), (2, 1), (1, 1), (2, 1, 2), (1, 2, 1)])
+def test_an_event_evolves_and_keeps_its_pictures(order: tuple[int, ...], turned: bool) -> None:
+    """Whichever answer comes first, the newest one counts, and no picture of any is lost."""
+    told = {
+        1: event(1, video_status="recording", pictures=["a"], person_name="Ana"),
+        2: event(2, video_status="available", pictures=["b"], other=[("n", 1)]),
+    }
+    documents = Documents()
+    for which in order:
+        found = ops(told[which])
+        for each in reversed(found) if turned else found:
+            documents.update(each.collection, each.where, each.change, upsert=each.upsert)
+
+    document = documents["events"]["e1"]
+    newest = max(order)
+    assert document["video_status"] == told[newest].video_status
+    assert document["read"] == told[newest].read
+    assert document["other"] == ([{"name": "n", "value": 1}] if newest == 2 else [])
+    assert set(document["pictures"]) == {"a", "b"} & {told[each].pictures[0] for each in order}
+
+
+def test_an_event_told_again_changes_nothing() -> None:
+    """A repeated event, with or without pictures, leaves its document as it was."""
+    for pictures in ((), ("a", "b")):
+        found = ops(event(pictures=pictures, subevents=[{"id": "s"}], detected=["person"]))
+
+        once, twice = applied(*found), applied(*found, *found)
+
+        assert once == twice
+        assert list(once["events"]["e1"]["pictures"]) == list(pictures)
+
+
+def test_what_nobody_tried_is_not_called_lost() -> None:
+    """`pictures_lost` stands as the last answer has it that dealt with the pictures."""
+    lost = [{"slot": "snapshot", "reason": "HTTP 404"}]
+    tried, found, untried = (
+        ops(event(minute, pictures_lost=told)) for minute, told in ((1, lost), (2, []), (3, None))
+    )
+
+    assert applied(*tried, *untried)["events"]["e1"]["pictures_lost"] == lost
+    assert applied(*tried, *found, *untried)["events"]["e1"]["pictures_lost"] == []
+    assert "pictures_lost" not in applied(*untried)["events"]["e1"]
+
+
+def test_a_picture_is_named_by_its_bytes() -> None:
+    """The event that showed it first counts; bytes, size and type stand beside it."""
+    given: dict[str, Any] = {"content": b"jpeg", "content_type": "image/jpeg"}
+    one = Picture("home", "f00", time=NOON, event_id="e1", module_id="m", home_id="h", **given)
+    two = Picture("home", "f00", time=EARLIER, event_id="e2", module_id="m", home_id="h", **given)
+
+    document = applied(*ops(one), *ops(two))["pictures"]["f00"]
+
+    assert document.pop("first_stored").microsecond == 0
+    assert document == {
+        "_id": "f00",
+        "account": "home",
+        "bytes": b"jpeg",
+        "size": 4,
+        "content_type": "image/jpeg",
+        "time": NOON,
+        "event_id": "e1",
+        "module_id": "m",
+        "home_id": "h",
+    }
 
 
 def test_one_record_is_one_dead_letter() -> None:

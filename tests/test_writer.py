@@ -21,6 +21,7 @@ import pytest
 
 from netatmo_ingestd import mongo, records
 from netatmo_ingestd.bulks import BulkSize
+from netatmo_ingestd.coverages import from_coverage, to_coverage
 from netatmo_ingestd.errors import ConfigError, SpoolError, StoreUnavailable
 from netatmo_ingestd.ledger import Ledger, merge
 from netatmo_ingestd.limits import Backoff
@@ -28,7 +29,7 @@ from netatmo_ingestd.models import Batch, Coverage, Entity, Fact, Measurement, O
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.settings import WriterSettings
 from netatmo_ingestd.spool import Spool
-from netatmo_ingestd.upserts import SAMPLES, Operation, from_coverage, operations, to_coverage
+from netatmo_ingestd.upserts import SAMPLES, Operation, operations
 from netatmo_ingestd.writer import INDEX_VERSION, Writer
 from tests.stores import until
 from tests.wire import Document, Documents

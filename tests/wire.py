@@ -101,6 +101,11 @@ def _apply(document: Document, change: Mapping[str, Mapping[str, Any]], *, inser
                 continue
             if operator == "$inc":
                 new += before or 0
+            elif operator == "$addToSet":
+                new = [
+                    *(before or ()),
+                    *(each for each in new["$each"] if each not in (before or ())),
+                ]
             elif operator not in {"$set", "$setOnInsert", "$max"}:
                 raise NotImplementedError(operator)
             *parents, name = path.split(".")
@@ -234,6 +239,9 @@ class WireServer:
 
     def _find(self, command: Document) -> Document:
         found = self.documents.find(command["find"], command.get("filter", {}))
+        fields = {name for name, shown in command.get("projection", {}).items() if shown}
+        if fields:
+            found = [{name: each[name] for name in fields & each.keys()} for each in found]
         return _cursor(command, command["find"], found[: command.get("limit") or None])
 
     def _create_indexes(self, command: Document) -> Document:

@@ -30,9 +30,11 @@ from netatmo_ingestd.models import (
     Change,
     DeadLetter,
     Entity,
+    Event,
     Fact,
     Measurement,
     Outcome,
+    Picture,
     Record,
     State,
     Summary,
@@ -186,6 +188,17 @@ def one_of_each(flag: bool, number: float) -> list[Record]:
             entity_id="m", kind="module", what="changed", before={"name": "a", "on": flag},
             after={"since": NOON, "n": 1}, **given,
         ),
+        Event(
+            event_id="e", module_id="m", type="outdoor", read=NOON + timedelta(minutes=not flag),
+            sub_type=1, meaning="detected", person_id="p", is_arrival=flag, video_id="v",
+            detected=["person"], subevents=[{"id": "s", "time": NOON, "offset": number}],
+            pictures=["f00"], pictures_lost=[{"slot": "vignette", "reason": "HTTP 404"}],
+            other=[("Odd", flag)], **given,
+        ),
+        Picture(
+            sha256="f00", content=bytes(range(256)), content_type="image/jpeg", event_id="e",
+            module_id="m", **given,
+        ),
         Answer("home", "getstationsdata", "home", NOON, True, ["a: odd"], zlib.compress(b"{}")),
         DeadLetter("121: no", '{"a": 1}', NOON),
     ]  # fmt: skip
@@ -230,7 +243,7 @@ async def test_each_record_kind_keeps_its_types(home: Home) -> None:
     [module] = revised["modules"].values()
     assert types(module) | {"latest": 0} == {
         "_id": str, "reachable": bool, "firmware": int, "radio": float, "last_seen": datetime,
-        "gone": type(None), "battery": {"percent": int}, "on": bool, "account": str, "kind": str,
+        "battery": {"percent": int}, "on": bool, "account": str, "kind": str,
         "home_id": str, "device_id": str, "setup": datetime, "latest": 0,
         "other": [{"name": str, "value": [bool, int, datetime]}],
     }  # fmt: skip
@@ -283,6 +296,42 @@ async def test_older_latest_never_overwrites_in_one_bulk(home: Home) -> None:
         await home.store.write(ops(*bulk))
         [found] = await home.store.modules()
         assert found["latest"]["values"] == {"temperature": 2.0}
+
+
+async def test_an_event_keeps_each_picture(home: Home) -> None:
+    """Two answers of an event in one bulk, whichever is first: the newer counts, no hash goes."""
+    event = next(each for each in one_of_each(True, 1) if isinstance(each, Event))
+    newer = replace(
+        event, read=NOON + timedelta(hours=1), pictures=["f01"], pictures_lost=[],
+        video_status="deleted",
+    )  # fmt: skip
+
+    for bulk in ([newer, event], [event, newer], [newer, event]):
+        await home.store.write(ops(*bulk))
+        [found] = (await home.read("events")).values()
+        assert sorted(found["pictures"]) == ["f00", "f01"]
+        assert (found["video_status"], found["pictures_lost"]) == ("deleted", [])
+
+
+async def test_pictures_are_counted_and_deleted_by_time(home: Home) -> None:
+    """`find` gives the fields that are asked for, `delete` takes the range and nothing else."""
+    await home.store.make_indexes(anew=False)
+    picture = next(each for each in one_of_each(True, 1) if isinstance(each, Picture))
+    hour = timedelta(hours=1)
+    shown = [replace(picture, sha256=f"f{n}", time=NOON + n * hour) for n in range(10)]
+    await home.store.write(ops(*shown))
+
+    window = {"time": {"$gte": NOON + hour, "$lt": NOON + 3 * hour}}
+    found = await home.store.find("pictures", window, {"time": 1, "size": 1})
+    assert sorted((each["time"], each["size"], len(each)) for each in found) == [
+        (NOON + hour, 256, 3),
+        (NOON + 2 * hour, 256, 3),
+    ]
+    assert await home.store.delete("pictures", NOON + hour, NOON + 3 * hour) == 2
+    assert await home.store.delete("pictures", NOON + hour, NOON + 3 * hour) == 0
+    left = await home.read("pictures")
+    assert set(left) == {f"f{n}" for n in (0, *range(3, 10))}
+    assert left["f0"]["bytes"] == bytes(range(256))
 
 
 # --- indexes -------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from collections import Counter
 from datetime import datetime
 from typing import Any
 
+from netatmo_ingestd.coverages import to_coverage
 from netatmo_ingestd.ledger import missing
 from netatmo_ingestd.sources.quantities import UPSTREAM
-from netatmo_ingestd.upserts import to_coverage
 from tests.faults.house import House, until
 
 DAY = 86_400.0
