@@ -6,24 +6,23 @@ Everything that an answer becomes, and what is remembered of it, is one transact
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from netatmo_ingestd import changes
+from netatmo_ingestd.answers import raw_answer
 from netatmo_ingestd.changes import Known
 from netatmo_ingestd.errors import PayloadError
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.models import (
-    Answer,
     Batch,
     Change,
     Entity,
+    Event,
     Measurement,
     Priority,
     Record,
@@ -35,11 +34,12 @@ from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Problem, Reply
 from netatmo_ingestd.settings import AccountSettings
 from netatmo_ingestd.sources import for_products, product_of, serves
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
-from netatmo_ingestd.sources.reading import scrub, text, without_mail
+from netatmo_ingestd.sources.reading import text
 from netatmo_ingestd.sources.selection import select, wanted
 from netatmo_ingestd.sources.topology import HOMESDATA
 from netatmo_ingestd.spool import LastKey, Spool
 
+Through = Callable[[Reply, Parsed], Awaitable[Parsed]]
 ROWS = "rows"  # the pseudo endpoint under which `last` keeps each module's newest spooled row
 _INDEX = re.compile(r"\[\d+\]|(?<=^body)\.\d+")
 _KINDS = 500  # distinct problems that are counted by name; the rest share one count
@@ -162,6 +162,16 @@ class Intake:
             for home_id in ids
         }
 
+    def wants_event(self, account: str, event: Event) -> bool:
+        """False for an event of a module or person that the owner leaves out.
+
+        What is left out is not remembered; so where anything is, only what is known counts.
+        """
+        if not (self._settings.include or self._settings.exclude):
+            return True
+        known = {*self.entities(account), event.home_id, "", None}
+        return event.module_id in known and event.person_id in known
+
     def newest(self, module_id: str) -> datetime | None:
         """The newest row of a module that was put on the spool."""
         return self._memory.newest.get(module_id)
@@ -173,16 +183,23 @@ class Intake:
     def forget(self) -> None:
         self._memory.forget()
 
-    async def take(self, reply: Reply, poll: Poll, every: timedelta) -> Sequence[Poll]:
+    async def take(
+        self, reply: Reply, poll: Poll, every: timedelta, through: Through | None = None
+    ) -> Sequence[Poll]:
         """Put everything that `reply` says on the spool; the calls that should follow.
 
-        Raises SpoolError; then nothing is remembered and the same is asked again later.
+        through  what completes the parsed answer before
+        Raises   SpoolError; then nothing is remembered and the same is asked again later
         """
-        async with self._memory.lock:
-            return await self._take(reply, poll, every)
-
-    async def _take(self, reply: Reply, poll: Poll, every: timedelta) -> Sequence[Poll]:
         parsed = self._parse(reply, poll)
+        if through is not None:
+            parsed = await through(reply, parsed)
+        async with self._memory.lock:
+            return await self._take(parsed, reply, poll, every)
+
+    async def _take(
+        self, parsed: Parsed, reply: Reply, poll: Poll, every: timedelta
+    ) -> Sequence[Poll]:
         about_own = self.entities(poll.account)
         parsed = select(
             parsed, lambda each: self._wants(_merged(about_own.get(each.entity_id), each))
@@ -224,7 +241,7 @@ class Intake:
         newest = {
             fact.entity_id: max(fact.newest, self._memory.newest.get(fact.entity_id, fact.newest))
             for fact in parsed.facts
-            if fact.newest and fact.scale != "1day"
+            if fact.newest and fact.scale not in ("1day", "events")
         }
         kinds = [(self._counter(each), _kind(each, poll)) for each in parsed.problems]
         # A drifting field is stored in its record, so its answer is kept once; a value that was
@@ -234,10 +251,11 @@ class Intake:
         )
         records: list[Record] = [*about, *rows]
         if keep or poll.endpoint.priority < Priority.REREAD:
-            records.append(_answer(reply, poll, parsed.problems, keep=keep))
-        last: dict[LastKey, dict[str, Any]] = {
+            records.append(raw_answer(reply, poll, parsed.problems, keep=keep))
+        last: dict[LastKey, Mapping[str, Any] | None] = {
             (name, entity_id): changes.to_row(each) for entity_id, each in update.items()
         }
+        last |= parsed.last
         last |= {(ROWS, entity_id): {"newest": each} for entity_id, each in newest.items()}
         reread = poll.endpoint.priority == Priority.REREAD
         batch = Batch(poll.account, name, records, parsed.facts, reread)
@@ -374,21 +392,3 @@ def _kind(problem: Problem, poll: Poll) -> str:
 def _lean(known: Known) -> Known:
     """Without what the table `last` does not keep either."""
     return replace(known, entity=replace(known.entity, condition={}, latest=None, other=()))
-
-
-def _answer(reply: Reply, poll: Poll, problems: Sequence[Problem], *, keep: bool) -> Answer:
-    try:
-        scrubbed = scrub(reply.body, poll.endpoint.secrets)
-        raw = json.dumps(scrubbed, ensure_ascii=True, separators=(",", ":"))
-    except RecursionError:
-        raw = without_mail(reply.raw.decode("utf-8", "replace"))
-    key = "|".join(part for part in (poll.account, poll.entity_id) if part)
-    return Answer(
-        account=poll.account,
-        endpoint=poll.endpoint.name,
-        key=key,
-        time=whole_seconds(reply.time_server),
-        keep=keep,
-        problems=[str(problem) for problem in problems[:50]],
-        body=zlib.compress(raw.encode(), 6),
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from netatmo_ingestd.models import Entity, Fact, Json, Priority, Record
 
@@ -73,13 +74,31 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureWant:
+    """A picture that an event names.
+
+    slot  where it stands in the event: "snapshot", "<sub-event>.vignette" …
+    url   good for some minutes, and a secret as long; "" when only the camera has the picture
+    """
+
+    event_id: str
+    slot: str
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Parsed:
-    """What `parse` made of an answer."""
+    """What `parse` made of an answer.
+
+    last  rows for the table `last` of the spool, in the same transaction; None deletes one
+    """
 
     records: Sequence[Record] = ()
     problems: Sequence[Problem] = ()
     wants: Sequence[Poll] = ()
     facts: Sequence[Fact] = ()
+    pictures: Sequence[PictureWant] = ()
+    last: Mapping[tuple[str, str], Mapping[str, Any] | None] = field(default_factory=dict)
 
 
 Parse = Callable[[Reply, Poll], Parsed]

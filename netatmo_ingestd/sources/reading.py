@@ -21,6 +21,8 @@ _IDENT = re.compile(r"[^|\x00-\x1f\ud800-\udfff]{1,64}")
 # Bounded, so that a long text costs no quadratic search.
 _WORD = r"[^\s@\"<>,;:]"
 _MAIL = re.compile(rf"{_WORD}{{1,64}}@{_WORD}{{1,255}}")
+# Also as JSON text may have it: https:\/\/…
+_WEB = re.compile(r"(?i:[a-z][a-z0-9+.-]{0,15}):(?:\\?/){2}[^\s\"<>]{0,4096}")
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 _AHEAD = timedelta(days=2)
 _INT64 = 1 << 63
@@ -216,10 +218,11 @@ def kind(value: Json) -> str:
 
 
 def scrub(body: Json, secrets: Collection[str]) -> Json:
-    """A copy of `body` without the values at the paths of `secrets` (`*`: each list element).
+    """A copy of `body` without the values at the paths of `secrets`.
 
-    Mail addresses go wherever they stand: an answer is kept most surely when its shape is new.
-    Raises RecursionError; use `without_mail` on the text then.
+    In a path `*` is each list element, and `**` in front whatever depth. Mail and web addresses go
+    wherever they stand: an answer is kept most surely when its shape is new.
+    Raises RecursionError; use `without_addresses` on the text then.
     """
     # An object around it, so that the hook sees whatever stands at the top.
     result = json.loads(json.dumps({"": body}), object_pairs_hook=_clean_pairs)[""]
@@ -228,23 +231,30 @@ def scrub(body: Json, secrets: Collection[str]) -> Json:
     return result
 
 
-def without_mail(told: str) -> str:
-    return _MAIL.sub("removed", told) if "@" in told else told
+def without_addresses(told: str) -> str:
+    """`told` without mail and web addresses; of these many carry their key in them."""
+    told = _MAIL.sub("removed", told) if "@" in told else told
+    return _WEB.sub("removed", told) if "://" in told or ":\\/" in told else told
 
 
 def _clean_pairs(pairs: list[tuple[str, Json]]) -> Json:
-    return {without_mail(key): _clean(value) for key, value in pairs}
+    return {without_addresses(key): _clean(value) for key, value in pairs}
 
 
 def _clean(value: Json) -> Json:
     if isinstance(value, str):
-        return without_mail(value)
+        return without_addresses(value)
     # Objects inside went through the hook before.
     return [_clean(item) for item in value] if isinstance(value, list) else value
 
 
 def _remove(value: Json, parts: list[str]) -> None:
-    if parts[0] == "*":
+    if parts[0] == "**":
+        _remove(value, parts[1:])
+        inner = value.values() if isinstance(value, dict) else value
+        for item in inner if isinstance(value, (dict, list)) else ():
+            _remove(item, parts)
+    elif parts[0] == "*":
         for item in value if isinstance(value, list) else ():
             _remove(item, parts[1:])
     elif isinstance(value, dict) and parts[0] in value:

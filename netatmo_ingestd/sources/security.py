@@ -6,6 +6,7 @@ None of them has rows: their past is events, their present is state.
 from __future__ import annotations
 
 from netatmo_ingestd.polls import ModuleType, Source
+from netatmo_ingestd.sources.events import GETEVENTS
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.topology import HOMESDATA
 
@@ -36,6 +37,6 @@ SECURITY = Source(
         "read_smokedetector",
         "read_carbonmonoxidedetector",
     ),
-    endpoints=(HOMESDATA, HOMESTATUS),
+    endpoints=(HOMESDATA, HOMESTATUS, GETEVENTS),
     module_types=MODULE_TYPES,
 )
