@@ -19,8 +19,12 @@ BODY_MAX = 8 << 20  # bytes after decompression; the largest answer seen is some
 SANE_TIMES = (946_684_800, 4_102_444_800)  # the years 2000 to 2100
 
 
+class TooLarge(ValueError):
+    """A body over its bound."""
+
+
 async def read_body(response: httpx.Response, most: int = BODY_MAX) -> bytes:
-    """The decoded body; ValueError when it is over `most`, cut, or encoded as nobody asked."""
+    """The decoded body; TooLarge over `most`, ValueError when cut, or encoded as nobody asked."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
         raise ValueError("its encoding is none that was asked for")
@@ -32,7 +36,7 @@ async def read_body(response: httpx.Response, most: int = BODY_MAX) -> bytes:
         except zlib.error as error:
             raise ValueError("it is no gzip") from error
         if len(body) > most:
-            raise ValueError(f"it has more than {most} bytes")
+            raise TooLarge(f"it has more than {most} bytes")
     if unzip and not unzip.eof:
         raise ValueError("its gzip is cut short")
     return bytes(body)

@@ -41,6 +41,8 @@ class Provider:
     api_url    base of the data methods
     auth_url   base of /oauth2/authorize and /oauth2/token
     app_per_hour  calls that one application may make in an hour for all of its accounts together
+    picture_hosts  where the pictures of events are: the only other hosts that requests go to, and
+                   never with a token
     """
 
     name: str
@@ -48,6 +50,7 @@ class Provider:
     auth_url: str
     app_per_hour: int
     scopes: Mapping[str, tuple[str, ...]]
+    picture_hosts: tuple[str, ...] = ()
 
     @property
     def token_url(self) -> str:
@@ -59,7 +62,7 @@ class Provider:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """The only hosts that requests go to."""
+        """The only hosts that requests with a token go to."""
         return frozenset(
             name for url in (self.api_url, self.auth_url) if (name := urlsplit(url).hostname)
         )
@@ -104,6 +107,7 @@ NETATMO = Provider(
             "read_bfi",
         ),
     },
+    picture_hosts=("netatmocameraimage.blob.core.windows.net",),
 )
 
 # Codes of the error envelope. A refusal is read by (status, code), never by status alone:

@@ -38,6 +38,9 @@ _MOST_S = 1e9
 _HOST = re.compile(r"[^\s:@/\[\]]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?|(?i:%2F)\S+")
 
 
+_PICTURE_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}")
+
+
 def read_duration(value: object) -> object:
     """`"90s"`, `"10m"`, `"1.5h"`, `"7d"`, or a number of seconds."""
     if isinstance(value, str):
@@ -157,6 +160,7 @@ class PollSettings(Section):
     aircare: Duration = timedelta(minutes=10)
     topology: Duration = timedelta(hours=3)
     status: Duration = timedelta(minutes=5)
+    events: Duration = timedelta(minutes=10)
     trailing: Duration = timedelta(minutes=30)
     buckets: Duration = timedelta(hours=1)
 
@@ -187,6 +191,28 @@ class HistorySettings(Section):
         if day > datetime.now(UTC).date():
             raise ValueError(f"is {day}, which lies in the future")
         return day
+
+
+class SecuritySettings(Section):
+    """Whether the pictures of events are fetched, and hosts allowed beside the provider's."""
+
+    pictures: bool = False
+    picture_hosts: tuple[str, ...] = ()
+
+    @field_validator("picture_hosts")
+    @classmethod
+    def _plain_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _PICTURE_HOST.fullmatch(host):
+                raise ValueError(f'has "{host[:100]}", no plain host name like images.example.com')
+        return tuple(host.lower() for host in value)
+
+
+class RetentionSettings(Section):
+    """How long and how much is kept; the oldest goes first."""
+
+    pictures_days: int = Field(90, ge=1, le=36_500)
+    pictures_bytes: int = Field(5 << 30, ge=1 << 20)
 
 
 class BudgetSettings(Section):
@@ -241,6 +267,8 @@ class Settings(BaseSettings):
     clock: ClockSettings = ClockSettings()
     poll: PollSettings = PollSettings()
     history: HistorySettings = HistorySettings()
+    security: SecuritySettings = SecuritySettings()
+    retention: RetentionSettings = RetentionSettings()
     budget: BudgetSettings = BudgetSettings()
     spool: SpoolSettings = SpoolSettings()
     writer: WriterSettings = WriterSettings()
@@ -294,6 +322,7 @@ class Settings(BaseSettings):
             auth_url=self.netatmo.auth_url,
             app_per_hour=NETATMO.app_per_hour,
             scopes=NETATMO.scopes,
+            picture_hosts=(*NETATMO.picture_hosts, *self.security.picture_hosts),
         )
 
     def find_account(self, name: str | None) -> AccountSettings:

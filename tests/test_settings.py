@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from netatmo_ingestd import config
 from netatmo_ingestd.config import load
 from netatmo_ingestd.errors import ConfigError
+from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.settings import AccountSettings, Settings, read_duration
 
 CANARY = "canary-c0ffee-secret"
@@ -46,6 +47,23 @@ def refusal(folder: Path, text: str) -> str:
 
 
 # --- where a value comes from -------------------------------------------------------------------
+
+
+def test_picture_hosts_stand_beside_netatmo_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts of the settings are added, in lower case; requests with a token do not go there."""
+    monkeypatch.setenv("NETATMO_INGESTD_SECURITY_PICTURE_HOSTS", "Images.example.com,127.0.0.1")
+
+    found = load(written(tmp_path, "[security]\npictures = true\n"))
+
+    assert found.security.pictures
+    assert found.provider.picture_hosts == (
+        *NETATMO.picture_hosts,
+        "images.example.com",
+        "127.0.0.1",
+    )
+    assert found.provider.hosts == NETATMO.hosts
 
 
 def test_environment_wins_over_file_over_default(
@@ -330,6 +348,11 @@ def test_a_wrong_type_is_one_line(tmp_path: Path, text: str, told: str) -> None:
         ('[poll]\naircare = "59s"', "poll.aircare: is under 1 min"),
         ('[poll]\naircare = "25h"', "poll.aircare: is over 1 day"),
         ("[budget]\nper_hour = 491", "budget.per_hour: "),
+        ("[retention]\npictures_days = 0", "retention.pictures_days: "),
+        ("[retention]\npictures_bytes = 1000", "retention.pictures_bytes: "),
+        ('[security]\npicture_hosts = ["https://a.example/"]', "security.picture_hosts: "),
+        ('[security]\npicture_hosts = ["*.example"]', "security.picture_hosts: "),
+        ('[security]\npicture_hosts = ["me@a.example"]', "security.picture_hosts: "),
         ("[budget]\nper_10s = 0", "budget.per_10s: "),
         ("[spool]\nmax_bytes = 1000", "spool.max_bytes: "),
         ("[writer]\nbulk_size = 501", "writer.bulk_size: "),
@@ -581,7 +604,8 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "client_secret_file": "/x", "api_url": "https://other.example", "level": "debug",
         "auth_url": "https://other.example", "origin": "5", "speed": "1", "weather": "11m",
         "aircare": "9m", "trailing": "31m", "topology": "2h", "status": "6m",
-        "buckets": "2h", "per_hour": "399", "per_10s": "49",
+        "events": "11m", "pictures": "true", "picture_hosts": "x.example", "pictures_days": "30",
+        "pictures_bytes": "2000000", "buckets": "2h", "per_hour": "399", "per_10s": "49",
         "max_bytes": "2000000",
         "bulk_size": "499", "max_bulks_per_second": "3", "port": "8736", "format": "json",
         "state_dir": "/x", "since": "2020-01-01",
