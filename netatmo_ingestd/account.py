@@ -14,7 +14,7 @@ from typing import Any
 from netatmo_ingestd.client import Client
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import ApiError, ApiRefused, LoginRequired, SpoolError
-from netatmo_ingestd.intake import Intake
+from netatmo_ingestd.intake import Intake, Through
 from netatmo_ingestd.limits import Budget
 from netatmo_ingestd.models import Entity, Priority
 from netatmo_ingestd.polls import Endpoint, Poll, Source
@@ -66,6 +66,11 @@ class Room:
             if self._spool.bytes >= then and self._clock.monotonic() - tried < FULL_RETRY_S:
                 return False
         return self._spool.fill < 1.0
+
+    @property
+    def takes_pictures(self) -> bool:
+        """What may come later waits while the spool is nearly full."""
+        return self._spool.fill < HISTORY_BOUND
 
     def ran_out(self, poll: Poll, error: SpoolError) -> None:
         if not self.paused:
@@ -133,11 +138,14 @@ class AccountPolls:
             if kept := history_of(MODULE_TYPES, entity):
                 yield entity, kept.history, kept.scale
 
-    async def ask(self, poll: Poll, every: timedelta) -> Sequence[Poll] | None:
+    async def ask(
+        self, poll: Poll, every: timedelta, through: Through | None = None
+    ) -> Sequence[Poll] | None:
         """One call, and its answer on the spool: what should follow, None when nothing came of it.
 
-        every   how often this is asked; a call that takes longer is told
-        Raises  SpoolError when the spool is damaged
+        every    how often this is asked; a call that takes longer is told
+        through  what completes the parsed answer before it is put on the spool
+        Raises   SpoolError when the spool is damaged
         """
         name = poll.endpoint.name
         if self.is_refused(poll, self.clock.now()) or not self.room.is_there(
@@ -151,7 +159,7 @@ class AccountPolls:
             reply = await self.client.call(
                 name, poll.params, priority=priority, purpose=priority.purpose
             )
-            wants = await self.intake.take(reply, poll, every)
+            wants = await self.intake.take(reply, poll, every, through)
         except ApiRefused as error:
             self.refuse(poll, error, self.clock.now())
         except ApiError as error:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.embedded import EmbeddedStore, disk_bytes, running_uri
 from netatmo_ingestd.embedded import opened as opened_store
 from netatmo_ingestd.errors import ConfigError, IngestError
+from netatmo_ingestd.events import EventWalker
+from netatmo_ingestd.gallery import Gallery
 from netatmo_ingestd.history import Historian
 from netatmo_ingestd.intake import Intake, Memory
 from netatmo_ingestd.ledger import Ledger
@@ -28,8 +31,10 @@ from netatmo_ingestd.login import LoginRequest
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.oauth import TokenManager
+from netatmo_ingestd.pictures import Pictures
 from netatmo_ingestd.poller import Poller
 from netatmo_ingestd.process import state_folder
+from netatmo_ingestd.retention import Retention
 from netatmo_ingestd.settings import NO_ACCOUNT, AccountSettings, Settings
 from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.spool import Spool
@@ -57,6 +62,8 @@ class Parts:
     writer: Writer
     poller: Poller
     historian: Historian
+    walker: EventWalker
+    retention: Retention
     reporter: Reporter
 
     async def store_bytes(self) -> int:
@@ -89,11 +96,20 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         room = Room(spool, clock, log)
         shared = Shared(clock, http, spool, room, memory, ledger)
         accounts, tokens = await _accounts(settings, stack, shared)
+        walker = EventWalker(
+            accounts=accounts,
+            ledger=ledger,
+            gallery=_gallery(settings, shared),
+            settings=settings.history,
+            clock=clock,
+        )
+        walker.load(await spool.last())
         poller = Poller(
             accounts=accounts,
             room=room,
             ledger=ledger,
             settings=settings.poll,
+            events=walker,
             clock=clock,
             log=log,
         )
@@ -125,6 +141,7 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
             store=store,
             ledger=ledger,
             memory=memory,
+            walker=walker,
             tokens=tokens,
             clock=clock,
             store_name=name,
@@ -132,7 +149,18 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
             growth=Growth(),
         )
         yield Parts(
-            settings, clock, spool, store, embedded, ledger, writer, poller, historian, reporter
+            settings=settings,
+            clock=clock,
+            spool=spool,
+            store=store,
+            embedded=embedded,
+            ledger=ledger,
+            writer=writer,
+            poller=poller,
+            historian=historian,
+            walker=walker,
+            retention=Retention(shelf=store, ledger=ledger, settings=settings.retention, log=log),
+            reporter=reporter,
         )
 
 
@@ -146,6 +174,20 @@ class Shared:
     room: Room
     memory: Memory
     ledger: Ledger
+
+
+def _gallery(settings: Settings, shared: Shared) -> Gallery | None:
+    if not settings.security.pictures:
+        return None
+    log = logs.logger()
+    return Gallery(
+        pictures=Pictures(shared.http, settings.provider.picture_hosts, log),
+        spool=shared.spool,
+        room=shared.room,
+        kept=timedelta(days=settings.retention.pictures_days),
+        clock=shared.clock,
+        log=log,
+    )
 
 
 async def _accounts(

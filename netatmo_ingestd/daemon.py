@@ -73,6 +73,8 @@ async def run_tasks(parts: Parts, stop: Stop) -> None:
         writer = group.create_task(parts.writer.run(writing))
         poller = group.create_task(parts.poller.run(stop.asked, stop.poll_s, stop.hurry))
         historian = group.create_task(parts.historian.run(stop.asked, stop.poll_s, stop.hurry))
+        walker = group.create_task(parts.walker.run(stop.asked, stop.poll_s, stop.hurry))
+        group.create_task(parts.retention.run(stop.asked))
         group.create_task(_report(parts, rest))
         group.create_task(_summarize(parts, rest, log))
         group.create_task(_measure(parts, rest))
@@ -81,6 +83,7 @@ async def run_tasks(parts: Parts, stop: Stop) -> None:
         notify("STOPPING=1")
         await poller
         await historian
+        await walker
         deadline = time.monotonic() + stop.drain_s
         writing.set()
         await finish(writer, deadline - time.monotonic(), stop.hurry)

@@ -243,7 +243,9 @@ def coverage_report(
     report = []
     for each in sorted(coverage, key=lambda one: (one.entity_id, one.scale)):
         entity = entities.get(each.entity_id)
-        begins = [each.covered[0][0]] if each.covered and each.scale != "1day" else []
+        # Day rows and events are asked for from long before the first one.
+        early = each.scale in ("1day", "events")
+        begins = [each.covered[0][0]] if each.covered and not early else []
         if entity and entity.setup:
             begins.append(entity.setup)
         elif each.filled:

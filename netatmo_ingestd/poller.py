@@ -19,11 +19,13 @@ from apscheduler.triggers.date import DateTrigger
 
 from netatmo_ingestd.account import LOGIN, AccountPolls, Job, Room
 from netatmo_ingestd.clock import Clock
+from netatmo_ingestd.events import EventWalker
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.plan import FIRST_REACH, reach, trailing_begin
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
+from netatmo_ingestd.sources.events import GETEVENTS
 from netatmo_ingestd.sources.measure import (
     MEASURE,
     history_scale,
@@ -56,6 +58,7 @@ class Poller:
         room: Room,
         ledger: Ledger,
         settings: PollSettings,
+        events: EventWalker,
         clock: Clock,
         log: Any,
         check_s: float = CLOCK_CHECK_S,
@@ -66,6 +69,7 @@ class Poller:
         self.room = room
         self._ledger = ledger
         self._settings = settings
+        self._events = events
         self._clock = clock
         self._log = log
         self._check_s = check_s
@@ -127,6 +131,7 @@ class Poller:
 
     def start_over(self) -> None:
         """The store was replaced: read every module as after a start, and now."""
+        self._events.forget()
         for account in self.accounts.values():
             account.intake.forget()
             account.first_done.clear()
@@ -362,7 +367,11 @@ class Poller:
     async def _serve_one(self, account: AccountPolls, poll: Poll) -> None:
         heard = account.intake.heard(poll.entity_id)  # what is heard meanwhile is for the next one
         endpoint = MEASURE if poll.begin is not None else poll.endpoint
-        wants = await account.ask(poll, self.interval(account, (endpoint, poll.entity_id)))
+        every = self.interval(account, (endpoint, poll.entity_id))
+        if endpoint is GETEVENTS and poll.target is not None:
+            await self._events.poll(account, poll.target, every)
+            return
+        wants = await account.ask(poll, every)
         if wants is None:
             return
         now = self._clock.now()

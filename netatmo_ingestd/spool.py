@@ -87,8 +87,8 @@ class Spool:
         """Open or make the file; a damaged one is set aside (`damaged`) and a new one begun."""
         await self._run(self._open)
 
-    async def append(self, batch: Batch, last: Mapping[LastKey, Mapping[str, Any]]) -> None:
-        """Put `batch` and its rows of `last` on disk in one transaction.
+    async def append(self, batch: Batch, last: Mapping[LastKey, Mapping[str, Any] | None]) -> None:
+        """Put `batch` and its rows of `last` on disk in one transaction; None deletes a row.
 
         A record that cannot be BSON is set aside there, alone, as a dead letter.
         Raises SpoolError(full=True) when disk or bound leave no room.
@@ -103,9 +103,11 @@ class Spool:
         rows = [
             (endpoint, entity, _checksum(text), text)
             for (endpoint, entity), value in last.items()
+            if value is not None
             for text in (records.to_json(value).encode(),)
         ]
-        await self._run(lambda: self._append(body, count, rows))
+        gone = [key for key, value in last.items() if value is None]
+        await self._run(lambda: self._append(body, count, rows, gone))
         self.arrived.set()
 
     async def oldest_batches(self, most: int, most_bytes: int) -> list[Spooled]:
@@ -212,7 +214,13 @@ class Spool:
         )
         self.batches, self.records, self.bytes, self.oldest = row.fetchone()
 
-    def _append(self, body: bytes, count: int, rows: list[tuple[str, str, bytes, bytes]]) -> None:
+    def _append(
+        self,
+        body: bytes,
+        count: int,
+        rows: list[tuple[str, str, bytes, bytes]],
+        gone: list[LastKey],
+    ) -> None:
         now = time.time()
         self._transact(
             [
@@ -221,6 +229,7 @@ class Spool:
                     [(now, count, len(body), _checksum(body), body)],
                 ),
                 ("INSERT OR REPLACE INTO last VALUES (?, ?, ?, ?)", rows),
+                ("DELETE FROM last WHERE endpoint = ? AND entity = ?", gone),
             ]
         )
         self.batches += 1

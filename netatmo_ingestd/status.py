@@ -21,6 +21,7 @@ from netatmo_ingestd import __version__, logs
 from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import IngestError
+from netatmo_ingestd.events import EventWalker
 from netatmo_ingestd.history import Historian
 from netatmo_ingestd.intake import Memory, rank
 from netatmo_ingestd.ledger import Ledger
@@ -68,6 +69,7 @@ class Reporter:
     store: Store
     ledger: Ledger
     memory: Memory
+    walker: EventWalker
     tokens: Mapping[str, TokenManager]
     clock: Clock
     store_name: str
@@ -111,6 +113,7 @@ class Reporter:
                 "warnings": dict(self.store.warnings),
                 **self.growth.as_dict(),
             },
+            "pictures": asdict(self.walker.gallery.counters) if self.walker.gallery else None,
             "ledger": {"loaded": self.ledger.loaded, "documents": len(self.ledger)},
             "drift": dict(self.memory.drift),
             "problems": dict(self.memory.problems),
@@ -250,6 +253,8 @@ def hints(report: Mapping[str, Any]) -> list[str]:
             f"the cadences do not fit the budget; each is stretched {report['stretch']:g}×. "
             "Lengthen [poll] intervals, or give accounts an app of their own"
         )
+    if (report.get("pictures") or {}).get("failing"):
+        found.append(f"pictures cannot be fetched ({report['pictures']['failing']}); tried again")
     for name, account in report["accounts"].items():
         budget = account["budget"]
         if budget["error"]:

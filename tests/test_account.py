@@ -73,8 +73,10 @@ class Cloud:
             raise self.error
         return "a reply"
 
-    async def take(self, reply: str, poll: Poll, every: timedelta) -> tuple[Poll, ...]:
-        assert (reply, every) == ("a reply", EVERY)
+    async def take(
+        self, reply: str, poll: Poll, every: timedelta, through: Any
+    ) -> tuple[Poll, ...]:
+        assert (reply, every, through) == ("a reply", EVERY, None)
         if self.spooled:
             raise self.spooled
         return self.wants

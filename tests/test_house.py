@@ -27,14 +27,18 @@ LAYERS = (
     {"daemon"},
     {"build"},
     {"status", "process"},
-    {"poller", "history", "writer", "login"},
-    {"account"},
+    {"poller", "retention"},
+    {"events", "history", "writer", "login"},
+    {"gallery"},
+    {"account", "pictures"},
     {"intake", "client"},
     {"embedded_server"},
     {"plan"},
-    {"changes", "embedded", "mongo", "spool", "sources", "bulks"},
+    {"changes", "embedded", "mongo", "spool", "answers", "bulks"},
+    {"sources"},
+    {"walks"},
     {"oauth"},
-    {"tokenfile", "grants", "limits", "ledger", "upserts"},
+    {"tokenfile", "grants", "limits", "ledger", "upserts", "coverages"},
     {"bodies", "purse"},
     {"config"},
     {"records", "settings", "intervals", "polls"},
@@ -47,7 +51,7 @@ HOMES = {
     "apscheduler": {"poller"},
     "sqlite3": {"spool", "doctor"},
     "authlib": {"grants", "login"},
-    "httpx": {"bodies", "client", "grants", "oauth", "login", "build"},
+    "httpx": {"bodies", "client", "grants", "oauth", "login", "build", "pictures"},
 }
 
 
@@ -188,7 +192,8 @@ def test_every_logged_event_is_documented() -> None:
     source = "\n".join(path.read_text() for path in PACKAGE.glob("*.py") if path.stem != "logs")
     used = set(
         re.findall(
-            r'"((?:daemon|clock|login|poll|history|budget|parse|spool|store)\.[a-z_]+)"', source
+            r'"((?:daemon|clock|login|poll|history|budget|parse|picture|retention|spool|store)\.[a-z_]+)"',
+            source,
         )
     )
     used |= {f"module.{what}" for what in ("added", "changed", "vanished", "returned")}

@@ -27,6 +27,7 @@ from netatmo_ingestd.account import AccountPolls, Room
 from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import LoginRequired
+from netatmo_ingestd.events import EventWalker
 from netatmo_ingestd.intake import Intake, Memory
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Budget
@@ -35,7 +36,7 @@ from netatmo_ingestd.models import Token
 from netatmo_ingestd.plan import trailing_begin
 from netatmo_ingestd.poller import Poller, next_due
 from netatmo_ingestd.providers import NETATMO
-from netatmo_ingestd.settings import AccountSettings, PollSettings
+from netatmo_ingestd.settings import AccountSettings, HistorySettings, PollSettings
 from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.sources.measure import MEASURE
 from netatmo_ingestd.spool import Spool
@@ -290,6 +291,13 @@ async def opened(
             room=room,
             ledger=ledger,
             settings=poll or PollSettings(),
+            events=EventWalker(
+                accounts=polls,
+                ledger=ledger,
+                gallery=None,
+                settings=HistorySettings(),
+                clock=clock,
+            ),
             clock=clock,
             log=log,
             check_s=check_s,

@@ -584,3 +584,13 @@ async def test_ballast_that_cannot_be_removed(tmp_path: Path) -> None:
     assert kept == (1, ["a"], {})
     assert (spool.batches, await names(spool), await spool.meta()) == (0, [], {"rev": "1"})
     await spool.close()
+
+
+async def test_a_row_of_last_can_be_deleted(tmp_path: Path) -> None:
+    """None deletes a row, with the batch or not at all; one that is not there is no error."""
+    async with opened(tmp_path) as spool:
+        await spool.append(batch("a"), {("e", "x"): {"v": 1}, ("e", "y"): {"v": 2}})
+
+        await spool.append(batch("b"), {("e", "x"): None, ("e", "z"): None, ("f", "y"): {"v": 3}})
+
+        assert await spool.last() == {("e", "y"): {"v": 2}, ("f", "y"): {"v": 3}}
