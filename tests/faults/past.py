@@ -43,7 +43,7 @@ def filled(house: House, within: float) -> None:
 
 
 def _is_stored(house: House) -> bool:
-    ledger = house.coverage()
+    ledger = {**house.coverage("30min"), **house.coverage()}
     begins = {
         each["id"]: datetime.fromisoformat(each["history"]["since"])
         for each in house.status()["modules"]
