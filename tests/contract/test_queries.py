@@ -93,7 +93,7 @@ def test_the_readme_answers_its_questions(tmp_path: Path) -> None:
     with opened(
         tmp_path,
         speed=1_500,
-        days=120,
+        days=40,
         cloud_flags=flags,
         account={**PRODUCTS, "exclude": ["Cellar", "Kitchen", "Bedroom"]},
         history={"since": "all"},
@@ -129,7 +129,7 @@ def test_the_readme_answers_its_questions(tmp_path: Path) -> None:
         for stamp, row in days.items()
         if _day(stamp, zone) < today
     ]
-    assert len(answers[1]) >= 119
+    assert len(answers[1]) >= 39
     assert {each["_id"]: each for each in answers[2]} == _months(energy, zone, today)
     (burnt,) = answers[3]
     served = lives.boiler_on_seconds(household.of_type("NATherm1")[0], begin, end)
