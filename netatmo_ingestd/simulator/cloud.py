@@ -18,18 +18,33 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.simulator import aircare, consent, control, homes, mishaps, weather
+from netatmo_ingestd.simulator import (
+    aircare,
+    consent,
+    control,
+    events,
+    homes,
+    mishaps,
+    weather,
+)
 from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad, good, no_scope
-from netatmo_ingestd.simulator.faults import Switchboard
+from netatmo_ingestd.simulator.faults import PICTURES, Switchboard
+from netatmo_ingestd.simulator.happenings import KEPT_DAYS
 from netatmo_ingestd.simulator.journal import Journal
 from netatmo_ingestd.simulator.oauth import Ask, Authority, GrantError
+from netatmo_ingestd.simulator.pictures import Studio
 from netatmo_ingestd.simulator.sessions import Session
 from netatmo_ingestd.simulator.traffic import Limits, Quotas, Traffic
 from netatmo_ingestd.simulator.view import View
 from netatmo_ingestd.simulator.weather import Call, Method
 from netatmo_ingestd.simulator.world import World
 
-METHODS: Mapping[str, Method] = {**weather.METHODS, **aircare.METHODS, **homes.METHODS}
+METHODS: Mapping[str, Method] = {
+    **weather.METHODS,
+    **aircare.METHODS,
+    **homes.METHODS,
+    **events.METHODS,
+}
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _CROWDED = CallError(429, 11, "Failed to enter concurrency limited section")
 
@@ -40,10 +55,12 @@ class Switches:
 
     auto_consent  the authorize page answers by itself, for the account named `user` or the first
     show_invited  invited stations are listed even without get_favorites
+    event_days    how long events are kept
     """
 
     auto_consent: bool = False
     show_invited: bool = False
+    event_days: float = KEPT_DAYS
 
 
 class Cloud:
@@ -65,11 +82,13 @@ class Cloud:
         self.traffic = Traffic()
         self.journal = Journal()
         self.faults = Switchboard(world.seed)
+        self.studio = Studio(world.seed)
         self.ready_made: dict[str, str] = {}
         routes = [
             Route("/oauth2/authorize", self._authorize, methods=["GET", "POST"]),
             Route("/oauth2/token", self._token, methods=["POST"]),
             Route("/api/{method}", self._data, methods=["GET", "POST"]),
+            Route("/pictures/{name}", self._picture, methods=["GET"]),
             Route("/elsewhere", self._elsewhere, methods=["GET", "POST"]),
             *control.routes(self),
         ]
@@ -120,12 +139,38 @@ class Cloud:
             raise no_scope()
         faults = self.faults.world(name, session.account.user, now)
         view = View(self.world, now, faults)
-        shown = self.switches.show_invited
-        call = Call(params, session.account, view, session.scopes, faults, shown)
+        call = Call(
+            params,
+            session.account,
+            view,
+            session.scopes,
+            faults,
+            self.switches.show_invited,
+            base=str(request.base_url).rstrip("/"),
+            studio=self.studio,
+            event_days=self.switches.event_days,
+        )
         body = method.answer(call)
         self.traffic.rows += len(call.stamps)
         request.scope["simulator.stamps"] = call.stamps
         return body
+
+    async def _picture(self, request: Request) -> Response:
+        """No API call: neither its quotas nor its counts know of it."""
+        now, counts = self.clock.time(), self.studio.counts
+        leaked = "authorization" in request.headers
+        counts.leaked += leaked
+        self.traffic.leaked += leaked
+        answer = self.studio.answer(request.path_params["name"], request.query_params, now)
+        if answer.status != 200:
+            counts.refused += 1
+            return mishaps.plain(answer)
+        fault = self.faults.spoiler(PICTURES, None, now)
+        if fault is None:
+            counts.fetched += 1
+            return mishaps.plain(answer)
+        counts.spoiled += 1
+        return mishaps.spoil(fault, answer)
 
     # --- OAuth --------------------------------------------------------------------------------
 
@@ -190,7 +235,7 @@ class _Counted:
         self._cloud = cloud
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/simulator"):
+        if scope["type"] != "http" or scope["path"].startswith(("/simulator", "/pictures/")):
             await self._app(scope, receive, send)
             return
         status = 0

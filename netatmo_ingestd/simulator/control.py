@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from netatmo_ingestd.simulator import kept, measure
+from netatmo_ingestd.simulator import events, kept, measure
 from netatmo_ingestd.simulator.faults import Fault
 from netatmo_ingestd.simulator.traffic import Limits
 from netatmo_ingestd.simulator.view import View
@@ -69,6 +69,7 @@ class Desk:
                 "over_limit": cloud.quotas.over_limit,
                 "windows": cloud.quotas.as_json(),
                 "token": dict(cloud.authority.counts),
+                "pictures": asdict(cloud.studio.counts),
                 "now": cloud.clock.time(),
             }
         )
@@ -107,10 +108,15 @@ class Desk:
         """Rows of a module visible now, faults included; `begin` and `end` are inclusive.
 
         With a `scale` above max: the buckets that getmeasure gives for all types of the module,
-        with real_time=true and on the grid of `begin`, however many.
+        with real_time=true and on the grid of `begin`, however many. With `events`, the id of a
+        home, its events instead, as `events.expected` tells them.
         """
         cloud, query = self._cloud, request.query_params
         now = cloud.clock.time()
+        if "events" in query:
+            days = cloud.switches.event_days
+            told = events.expected(cloud.world, query["events"], now, days)
+            return JSONResponse({"now": now, "count": len(told), "events": told})
         view = View(cloud.world, now, cloud.faults.peek(now))
         module = view.find(query.get("module", ""))
         if module is None and (found := kept.find(cloud.world, query.get("module", ""))):
@@ -182,6 +188,8 @@ class Desk:
             cloud.switches.auto_consent = bool(value)
         elif name == "show_invited":
             cloud.switches.show_invited = bool(value)
+        elif name == "event_days":
+            cloud.switches.event_days = float(value)
         else:
             raise ValueError(f"{name!r} is no setting")
 

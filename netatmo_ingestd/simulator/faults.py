@@ -14,6 +14,7 @@ from typing import Any
 
 REQUEST = "request"  # spoils one answer; `endpoint` "token" or "authorize" for those two
 LOGIN = "login"  # spoils one answer of the token endpoint
+PICTURE = "picture"  # spoils one answer of the host of pictures
 WORLD = "world"  # changes what is measured or described, for all requests while armed
 ACTION = "action"  # happens once, when armed
 
@@ -34,10 +35,16 @@ def _token(**params: Any) -> Kind:
     return Kind(LOGIN, {"commit": False, **params})
 
 
+def _picture(**params: Any) -> Kind:
+    return Kind(PICTURE, {"commit": True, **params})
+
+
 def _world(**params: Any) -> Kind:
     return Kind(WORLD, {"module": None, **params})
 
 
+PICTURES = "pictures"
+"""The endpoint that stands for all pictures."""
 YEARS_10 = 315_360_000
 MIB = 1024 * 1024
 
@@ -71,6 +78,12 @@ KINDS: Mapping[str, Kind] = {
     "token_soon": _token(),
     "token_expire_in_only": _token(commit=True),
     "token_huge": _token(size=MIB),
+    # the host of pictures
+    "picture_status": _picture(status=404),
+    "picture_slow": _picture(chunk=64, pause=0.1),
+    "picture_huge": _picture(size=9 * MIB),
+    "picture_html": _picture(),
+    "picture_redirect": _picture(status=302, location="/elsewhere"),
     # the world: silence and time. `module` is a module, a station with all behind it, or None for
     # everything; windows are [begin, end) in epoch seconds. Without `begin`: from the beginning for
     # gap and revised, from the arming for late and offline
@@ -101,6 +114,11 @@ KINDS: Mapping[str, Kind] = {
     "garbled": _world(),  # every field of a device but its id is of some other kind
     # From `at` on (default: the arming) World.successor stands in the place of a module.
     "replaced": _world(at=None),
+    # the world: events. `event` is an id; None is the first of an answer, for picture_foreign_host
+    # every one. /simulator/expected tells events as they are without these
+    "event_garbled": _world(event=None),  # every field but its id
+    "event_unknown_type": _world(event=None, type="teleported"),
+    "picture_foreign_host": _world(event=None, host="pictures.example.net"),
     # at once
     "expire_access": Kind(ACTION, {}),
     "revoke": Kind(ACTION, {}),
@@ -136,11 +154,13 @@ class Fault:
         return self._here(endpoint) and self.account in (None, account)
 
     def _here(self, endpoint: str) -> bool:
-        """Without a name, all data methods; the login endpoints only by name or "*"."""
+        """Without a name, all data methods; logins and pictures only by name or "*"."""
         if self.group == LOGIN:
             return endpoint == "token"
+        if self.group == PICTURE:
+            return endpoint == PICTURES
         if self.endpoint is None:
-            return endpoint not in ("token", "authorize")
+            return endpoint not in ("token", "authorize", PICTURES)
         return self.endpoint in (endpoint, "*")
 
     def touches(self, module_id: str, station_id: str) -> bool:
@@ -203,7 +223,9 @@ class Switchboard:
     def spoiler(self, endpoint: str, account: str | None, now: float) -> Fault | None:
         """The first request fault this request meets; uses up one of its count."""
         for fault in self._faults:
-            if fault.group in (REQUEST, LOGIN) and self._strikes(fault, endpoint, account, now):
+            if fault.group in (REQUEST, LOGIN, PICTURE) and self._strikes(
+                fault, endpoint, account, now
+            ):
                 return _use(fault)
         return None
 

@@ -16,6 +16,7 @@ from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad
 from netatmo_ingestd.simulator.faults import Fault
 
 _HTML = "text/html"
+_XML = "application/xml"
 _BLOCK = b" " * 65_536
 
 
@@ -190,6 +191,24 @@ def _token_error(p: Params, _answer: Answer) -> Response:
     return plain(as_json({"error": p["error"]}, p["status"]))
 
 
+# --- the host of pictures ----------------------------------------------------------------------
+
+
+def _picture_status(p: Params, _answer: Answer) -> Response:
+    return plain(Answer(p["status"], b"<Error><Code>Simulated</Code></Error>", {}, _XML))
+
+
+def _picture_huge(p: Params, answer: Answer) -> Response:
+    """The picture, and behind it zeros up to `size`, in an answer that names no length."""
+
+    async def padded() -> AsyncIterator[bytes]:
+        yield answer.body
+        for _ in range(p["size"] // len(_BLOCK)):
+            yield bytes(len(_BLOCK))
+
+    return StreamingResponse(padded(), 200, media_type=answer.content_type)
+
+
 _KINDS: Mapping[str, Callable[[Params, Answer], Response]] = {
     "http": _http,
     "throttle": _throttle,
@@ -208,6 +227,11 @@ _KINDS: Mapping[str, Callable[[Params, Answer], Response]] = {
     "empty": lambda _p, _answer: plain(Answer(200, b"")),
     "redirect": _redirect,
     "no_body": _no_body,
+    "picture_status": _picture_status,
+    "picture_slow": _slow,
+    "picture_huge": _picture_huge,
+    "picture_html": _not_json,
+    "picture_redirect": _redirect,
     "token_error": _token_error,
     "token_html": _not_json,
     "token_list": _token(lambda pair, _p: [pair]),

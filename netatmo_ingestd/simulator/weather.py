@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from netatmo_ingestd.simulator import dashboard, kept, measure, oddities
 from netatmo_ingestd.simulator.answers import CallError, Json, invalid_argument, no_scope
 from netatmo_ingestd.simulator.faults import Fault
+from netatmo_ingestd.simulator.happenings import KEPT_DAYS
 from netatmo_ingestd.simulator.measure import Point, Query
+from netatmo_ingestd.simulator.pictures import Studio
 from netatmo_ingestd.simulator.sessions import Account
 from netatmo_ingestd.simulator.view import View
 from netatmo_ingestd.simulator.world import Module, Place, Station, World
@@ -25,6 +27,9 @@ class Call:
     scopes        of the login
     show_invited  list invited stations even without get_favorites
     stamps        of the history rows in the answer, filled in by the method
+    base          scheme and host by which the cloud was reached
+    studio        signs the addresses of pictures
+    event_days    how long events are kept
     """
 
     params: Sequence[tuple[str, str]]
@@ -34,6 +39,9 @@ class Call:
     faults: list[Fault] = field(default_factory=list)
     show_invited: bool = False
     stamps: Sequence[int] = ()
+    base: str = ""
+    studio: Studio = field(default_factory=lambda: Studio(0))
+    event_days: float = KEPT_DAYS
 
     def flag(self, name: str) -> bool:
         return dict(self.params).get(name, "").lower() in ("true", "1")
