@@ -229,9 +229,8 @@ class EventWalker:
         if self.gallery:
             hung = await self.gallery.hang(events, parsed.pictures, self._covered(home), asked)
         walk.covered = self._covered(home)  # the other walk may have come on meanwhile
-        window = walk.window(page) if hung.whole else None
         before = _as_row(walk.known)
-        walk.took(page, window)
+        window = walk.took(page, whole=hung.whole)
         last, row = dict(hung.last), _as_row(walk.known)
         if row != before:
             last[SCALE, home.entity_id] = row

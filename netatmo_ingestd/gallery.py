@@ -31,6 +31,8 @@ REMEMBERED = 2 * DAY  # how long it is known of an event which of its pictures w
 TRIED_FOR = DAY  # a picture that cannot be fetched for so long is lost
 FRESH_S = 60.0  # of the daemon's clock; an older address may be refused for its age alone
 GIVE_UP_AFTER = 8  # pictures of a page that cannot be fetched: their host is away
+AWAY_AFTER = 4  # of them, and not one that could be: nothing is tried for a while
+AWAY_S = 120.0  # of the daemon's clock; a host that hangs would hold up the polls behind
 ON_CAMERA = "only on the camera"
 
 
@@ -105,6 +107,7 @@ class Gallery:
         self._clock = clock
         self._log = log
         self._shown: dict[str, Shown] = {}
+        self._away_until = 0.0
 
     def load(self, rows: Mapping[LastKey, Mapping[str, Any]]) -> None:
         """Take what is in the table `last`."""
@@ -179,8 +182,8 @@ class Gallery:
         if not self._room.takes_pictures:
             page.paused = True
             return
-        if page.failures >= GIVE_UP_AFTER:
-            page.put_off(want, page.reason)
+        if page.failures >= GIVE_UP_AFTER or self._clock.monotonic() < self._away_until:
+            page.put_off(want, page.reason or self.counters.failing)
             return
         got = await self._pictures.fetch(want.url)
         if isinstance(got, Image) and len(got.content) > self._spool.max_bytes // 2:
@@ -227,6 +230,8 @@ class Gallery:
             self._log.info("picture.recovered")
         if page.failures or page.kept:
             self.counters.failing = page.reason if page.failures else ""
+        if page.failures >= AWAY_AFTER and not page.kept:
+            self._away_until = self._clock.monotonic() + AWAY_S
 
     def _rows(
         self, events: Sequence[Event], shown: Mapping[str, Shown], asked: datetime, *, whole: bool

@@ -114,21 +114,13 @@ class Walk:
     place: Place | None = field(default_factory=Place)
     _ids: set[str] = field(default_factory=set)
 
-    def window(self, page: Page) -> Interval | None:
-        """What `page`, the answer for `place`, establishes; None: nothing."""
-        top = self._place().top(page.asked)
-        if self._leads_on(page):
-            low = page.events[-1].time + _SECOND
-        elif self._is_beginning(page):
-            low = FIRST
-        else:
-            return None
-        return (low, top) if low < top else None
+    def took(self, page: Page, *, whole: bool) -> Interval | None:
+        """Go on to the next place; what `page`, the answer for this one, establishes.
 
-    def took(self, page: Page, window: Interval | None) -> None:
-        """Go on to the next place. `window` as it goes to the spool; None when it does not."""
+        whole  False when it is to be read again, for a picture that may still be had: nothing
+        """
         place, leads_on, cursors = self._place(), self._leads_on(page), self.known.cursors
-        held = window is None and self.window(page) is not None
+        window = self._window(page, leads_on=leads_on) if whole else None
         self._ids |= {each.event_id for each in page.events}
         self._note_recording(page)
         if window:
@@ -137,12 +129,26 @@ class Walk:
             if place.upper:
                 cursors = (*cursors, (place.upper, place.cursor))
             self.known.cursors = _lowest(cursors, self.covered)
-            self.place = self._below(page.events[-1], page.asked, shared=not held)
+            # A second that goes on over several pages has its fact when all of them have theirs.
+            same = place.upper == page.events[-1].time + _SECOND
+            shared = whole and (place.shared or not same)
+            self.place = self._below(page.events[-1], page.asked, shared=shared)
         else:
             if place.back:
                 cursors = tuple(each for each in cursors if each[1] != place.cursor)
             self.known.cursors = _lowest(cursors, self.covered)
             self.place = place.back
+        return window
+
+    def _window(self, page: Page, *, leads_on: bool) -> Interval | None:
+        top = self._place().top(page.asked)
+        if leads_on:
+            low = page.events[-1].time + _SECOND
+        elif self._is_beginning(page):
+            low = FIRST
+        else:
+            return None
+        return (low, top) if low < top else None
 
     def _place(self) -> Place:
         if self.place is None:

@@ -432,7 +432,7 @@ async def test_a_host_that_is_away(house: House) -> None:
         house.cloud.happens(hours * HOUR + 2 * HOUR)
     await house.poll()
     assert len((await house.stored())["events"]) == 10
-    assert len(house.cloud.fetched) <= 2 * 10
+    assert len(house.cloud.fetched) == 10  # of the first page; a host that hangs takes its time
     assert house.covered == ((FIRST, START - 11 * HOUR),)
     assert house.log.count("picture.failing") == 1
 

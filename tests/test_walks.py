@@ -92,13 +92,11 @@ class Store:
         while walk.place is not None and len(cloud.asked) != most:
             assert len(cloud.asked) < 3 * len(cloud.events) + 10, "it goes on for ever"
             page = cloud.page(walk.place.cursor)
-            window = walk.window(page)
-            if len(cloud.asked) - 1 in without_fact:
-                window = None
-            else:
-                self.whole |= {each.event_id for each in page.events}
+            whole = len(cloud.asked) - 1 not in without_fact
             self.events |= {each.event_id for each in page.events}
-            walk.took(page, window)
+            if whole:
+                self.whole |= {each.event_id for each in page.events}
+            window = walk.took(page, whole=whole)
             if window:
                 self.covered = add(self.covered, *window)
         return cloud.asked
@@ -182,13 +180,11 @@ def test_an_empty_first_page_is_no_beginning() -> None:
 def test_a_page_that_cannot_be_read_is_no_beginning() -> None:
     """A page of garbage below good ones ends the walk, and what lies below stays missing."""
     walk = Walk(())
-    walk.took(Page((Seen("a", NOW - 3 * HOUR),), NOW), (NOW - 2 * HOUR, NOW - HOUR))
+    walk.took(Page((Seen("a", NOW - 3 * HOUR),), NOW), whole=True)
     assert walk.place is not None
 
-    garbage = Page((), NOW, garbled=True)
+    assert walk.took(Page((), NOW, garbled=True), whole=True) is None
 
-    assert walk.window(garbage) is None
-    walk.took(garbage, None)
     assert walk.place is None
     assert has_holes(walk.covered, FIRST)
 
@@ -290,6 +286,21 @@ def test_many_events_of_one_second() -> None:
 
     assert store.events == set(cloud.events)
     assert store.covered == ((FIRST, NOW - EVOLVES),)
+
+
+def test_a_second_over_several_pages_is_whole_or_not() -> None:
+    """While the first of its pages has no fact, no later one covers that second."""
+    cloud = Cloud(size=1)
+    for _ in range(3):
+        cloud.happens(5 * HOUR)
+
+    for page in range(3):
+        store = Store()
+        store.walk(cloud, without_fact=frozenset([page]))
+
+        assert covers(store, cloud) == set()
+        store.walk(cloud)
+        assert store.covered == ((FIRST, NOW - EVOLVES),)
 
 
 _STEPS = st.lists(
