@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from netatmo_ingestd.errors import IngestError
-from netatmo_ingestd.simulator.household import products
+from netatmo_ingestd.simulator.scenario import products
 from netatmo_ingestd.simulator.server import Plan, serve
 
 

@@ -1,21 +1,20 @@
 """What else stands in a simulated home: heating, security and wiring devices, rooms, persons.
 
-Who there is follows from the seed and from how many of each kind are wanted; what they do is in
-`lives`. The devices are those of netatmo-api 4.2 to 4.5.
+Who there is follows from the seed and from how many of each kind are wanted (read by `scenario`);
+what they do is in `lives`. The devices are those of netatmo-api 4.2 to 4.5.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
-from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.simulator.curves import hashed
 
 PRODUCTS = ("energy", "security", "control")
+HEATING = ("thermostat", "modulating", "smarther", "air")
+"""A relay with thermostat and valves; an OpenTherm relay with its thermostat; a Smarther; an AC."""
+LINES = 9  # of an Ecometer, the last three of gas, hot and cold water
 SCOPES: Mapping[str, str] = {
     **dict.fromkeys(("NAPlug", "NATherm1", "NRV", "OTH", "OTM", "NAC"), "read_thermostat"),
     "BNS": "read_smarther",
@@ -24,9 +23,11 @@ SCOPES: Mapping[str, str] = {
     "NDB": "read_doorbell",
     "NSD": "read_smokedetector",
     "NCO": "read_carbonmonoxidedetector",
-    **dict.fromkeys(("NBG", "NBR"), "read_bubendorff"),
+    **dict.fromkeys(("NBG", "NBR", "NBO"), "read_bubendorff"),
 }
 """Scope that shows a type; of all others `read_magellan`."""
+CLIMATE = ("NATherm1", "NRV", "OTM", "BNS", "NAC")
+"""Types whose room is measured and has a set-point."""
 _ROOMS = (
     ("Living room", "livingroom"),
     ("Kitchen", "kitchen"),
@@ -52,8 +53,8 @@ _METER_NAMES = {
 _PREFIX = {
     "NATherm1": "04:00:00",
     "NRV": "09:00:00",
-    "NLG": "00:04:74",
     "NBG": "00:04:74",
+    "NLG": "00:04:74",
     "NLE": "00:04:74",
 }
 _ROOTS = ("NAPlug", "OTH", "BNS", "NAC", "NACamera", "NOC", "NDB", "NSD", "NCO")
@@ -64,17 +65,23 @@ class Wanted:
     """What a home has.
 
     products  of PRODUCTS
+    heating   of HEATING: the thermostat has the valves, each further one a room of its own
     valves    radiator valves, each in a room of its own, beside one thermostat
     cameras   an indoor camera with a door tag and a siren, then outdoor ones, then doorbells
     meters    sockets, lights and circuits that measure energy, beside one three-phase meter
+    lines     of the Ecometer, at most LINES
     persons   known faces
+    strangers faces without a name
     """
 
     products: tuple[str, ...] = PRODUCTS
+    heating: tuple[str, ...] = ("thermostat",)
     valves: int = 2
     cameras: int = 2
     meters: int = 4
+    lines: int = 2
     persons: int = 2
+    strangers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,8 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Person:
+    """A face; `name` is empty for one that nobody has named."""
+
     id: str
     name: str
     home_id: str
@@ -132,46 +141,14 @@ class Household:
     def of_type(self, *types: str) -> tuple[Device, ...]:
         return tuple(each for each in self.devices if each.type in types)
 
+    def warmed(self) -> tuple[Room, ...]:
+        """Rooms with something that measures and has a set-point."""
+        inside = {each.room_id for each in self.of_type(*CLIMATE)}
+        return tuple(each for each in self.rooms if each.id in inside)
+
     @property
     def scopes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(each.scope for each in self.devices))
-
-
-def read_scenario(path: Path) -> tuple[Wanted, ...]:
-    """The homes of a scenario file, in the order of the stations: `[[homes]] products = […]`.
-
-    Raises  ConfigError when it cannot be read, or names what there is not
-    """
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}; write [[homes]] sections in TOML") from error
-    homes = told.pop("homes", None)
-    if told or not isinstance(homes, list) or not all(isinstance(each, dict) for each in homes):
-        raise ConfigError(f"{path}: expected [[homes]] sections and nothing else")
-    return tuple(_wanted(path, each) for each in homes)
-
-
-def products(names: str) -> tuple[str, ...]:
-    """`energy,security` as product names; raises ConfigError for one that is none of them."""
-    found = tuple(name.strip() for name in names.split(",") if name.strip())
-    for name in found:
-        if name not in PRODUCTS:
-            raise ConfigError(f"products: {name!r} is none of {', '.join(PRODUCTS)}")
-    return found
-
-
-def _wanted(path: Path, told: Mapping[str, Any]) -> Wanted:
-    known = {each.name for each in fields(Wanted)}
-    for name, value in told.items():
-        if name not in known:
-            raise ConfigError(f"{path}: {name!r} is none of {', '.join(sorted(known))}")
-        if name != "products" and not (type(value) is int and 0 <= value <= 200):
-            raise ConfigError(f"{path}: {name} = {value!r} is no number from 0 to 200")
-    named = told.get("products", list(PRODUCTS))
-    if not isinstance(named, list):
-        raise ConfigError(f"{path}: products = {named!r} is no list of names")
-    return replace(Wanted(), **{**told, "products": products(",".join(map(str, named)))})
 
 
 def build(seed: int, home_id: str, zone: str, setup: int, wanted: Wanted) -> Household:
@@ -181,16 +158,22 @@ def build(seed: int, home_id: str, zone: str, setup: int, wanted: Wanted) -> Hou
     """
     maker = _Maker(seed, home_id, setup)
     count = max(wanted.valves + 1, 3)
-    rooms = tuple(maker.room(place) for place in range(count))
+    more = [kind for kind in HEATING[1:] if kind in wanted.heating]
+    if "energy" not in wanted.products:
+        more = []
+    rooms = tuple(maker.room(place) for place in range(count + len(more)))
     devices: list[Device] = []
-    if "energy" in wanted.products:
+    if "energy" in wanted.products and "thermostat" in wanted.heating:
         devices += _heating(maker, rooms, wanted)
+    for kind, room in zip(more, rooms[count:], strict=True):
+        devices += _MORE[kind](maker, room)
     if "security" in wanted.products:
         devices += _security(maker, rooms, wanted)
     if "control" in wanted.products:
         devices += _wiring(maker, rooms, wanted)
-    count = wanted.persons if "security" in wanted.products and wanted.cameras else 0
-    persons = tuple(maker.person(place) for place in range(count))
+    faces = wanted.persons + wanted.strangers
+    count = faces if "security" in wanted.products and wanted.cameras else 0
+    persons = tuple(maker.person(place, known=place < wanted.persons) for place in range(count))
     return Household(home_id, zone, rooms, tuple(devices), persons)
 
 
@@ -201,6 +184,23 @@ def _heating(maker: _Maker, rooms: Sequence[Room], wanted: Wanted) -> Iterator[D
     for place in range(wanted.valves):
         room = rooms[place + 1]
         yield maker.device("NRV", f"Valve {room.name}", room, plug)
+
+
+def _modulating(maker: _Maker, room: Room) -> Iterator[Device]:
+    relay = maker.device("OTH", "OpenTherm relay")
+    yield relay
+    yield maker.device("OTM", "Modulating thermostat", room, relay)
+
+
+def _smarther(maker: _Maker, room: Room) -> Iterator[Device]:
+    yield maker.device("BNS", "Smarther", room)
+
+
+def _air(maker: _Maker, room: Room) -> Iterator[Device]:
+    yield maker.device("NAC", "Air conditioning", room)
+
+
+_MORE = {"modulating": _modulating, "smarther": _smarther, "air": _air}
 
 
 def _security(maker: _Maker, rooms: Sequence[Room], wanted: Wanted) -> Iterator[Device]:
@@ -232,11 +232,12 @@ def _wiring(maker: _Maker, rooms: Sequence[Room], wanted: Wanted) -> Iterator[De
     yield maker.device("NLT", "Remote", rooms[0], gateway)
     eco = maker.device("NLE", "Ecometer")
     yield eco
-    for line in (0, 1):
+    for line in range(min(wanted.lines, LINES)):
         yield replace(eco, id=f"{eco.id}#{line}", name=f"Line {line}", bridge=eco.id)
     diamant = maker.device("NBG", "iDiamant")
     yield diamant
     yield maker.device("NBR", "Roller shutter", rooms[1], diamant)
+    yield maker.device("NBO", "Orientable shutter", rooms[2], diamant)
 
 
 class _Maker:
@@ -278,15 +279,16 @@ class _Maker:
             salt=mark >> 8 & 0xFFFFFFFF,
         )
 
-    def person(self, place: int) -> Person:
+    def person(self, place: int, *, known: bool) -> Person:
         mark = [hashed(self._seed, self._home, "person", place, part) for part in (0, 1)]
         digits = f"{mark[0]:016x}{mark[1]:016x}"
         name = _PERSONS[place % len(_PERSONS)]
         number = place // len(_PERSONS)
+        name = f"{name} {number + 1}" if number else name
         parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
         return Person(
             id="-".join(parts),
-            name=f"{name} {number + 1}" if number else name,
+            name=name if known else "",
             home_id=self._home,
             salt=mark[0] & 0xFFFFFFFF,
         )

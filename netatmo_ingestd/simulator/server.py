@@ -25,8 +25,9 @@ from netatmo_ingestd.errors import Busy, ConfigError
 from netatmo_ingestd.simulator import control
 from netatmo_ingestd.simulator.cloud import Cloud, Switches
 from netatmo_ingestd.simulator.curves import hashed
-from netatmo_ingestd.simulator.household import Wanted, read_scenario
+from netatmo_ingestd.simulator.household import Wanted
 from netatmo_ingestd.simulator.oauth import Authority
+from netatmo_ingestd.simulator.scenario import read_scenario
 from netatmo_ingestd.simulator.sessions import Account, App
 from netatmo_ingestd.simulator.traffic import Limits
 from netatmo_ingestd.simulator.world import World
@@ -46,7 +47,7 @@ class Plan:
     timezones  IANA names for the stations in turn; none: those of their places
     origin     real epoch at which both clocks agree; None is now. Give the same one after a restart
     products   of PRODUCTS: what each home has beside its station
-    scenario   file that says so for each home (household.read_scenario); instead of `products`
+    scenario   file that says so for each home (scenario.read_scenario); instead of `products`
     shared     each account is also invited to the first station of the next
     """
 

@@ -39,7 +39,7 @@ from pymongo.errors import PyMongoError
 
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.embedded import running_uri
-from netatmo_ingestd.simulator.household import read_scenario
+from netatmo_ingestd.simulator.scenario import read_scenario
 from netatmo_ingestd.simulator.world import World
 from netatmo_ingestd.sources.quantities import UPSTREAM
 from tests.stores import alive, require_extra
