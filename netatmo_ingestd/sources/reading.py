@@ -24,9 +24,10 @@ _MAIL = re.compile(rf"{_WORD}{{1,64}}@{_WORD}{{1,255}}")
 # Also as JSON text may have it: https:\/\/…
 _WEB = re.compile(r"(?i:[a-z][a-z0-9+.-]{0,15}):(?:\\?/){2}[^\s\"<>]{0,4096}")
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)
-_AHEAD = timedelta(days=2)
+AHEAD = timedelta(days=2)
 _INT64 = 1 << 63
 _LONG = 4096
+_DEEP = 12  # levels of a nested value; what we know of has six
 _T = TypeVar("_T")
 
 
@@ -66,11 +67,11 @@ class Block:
     def told(self, key: str, read: Callable[[Json], _T | None]) -> _T | None:
         return told(self.fields, key, read, self.where, self.problems)
 
-    def moment(self, key: str) -> datetime | None:
-        """A time; 0, or false as PHP puts it, means never."""
+    def moment(self, key: str, ahead: timedelta = AHEAD) -> datetime | None:
+        """A time, at most `ahead` of the cloud's; 0, or false as PHP puts it, means never."""
         if self.fields.get(key) == 0:
             return None
-        return self.told(key, lambda value: moment(value, self.server))
+        return self.told(key, lambda value: moment(value, self.server, ahead))
 
     def inner(self, key: str) -> Block:
         """The object at `key`, an empty one if there is none."""
@@ -121,13 +122,20 @@ def flag(value: Json) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def moment(value: Json, server: datetime) -> datetime | None:
-    """An epoch as a UTC date, if it lies between 2000 and two days after `server`."""
+def scalar(value: Json) -> bool | float | str | None:
+    """A switch, a number (always a double) or a word."""
+    if isinstance(value, bool):
+        return value
+    return text(value) if isinstance(value, str) else number(value)
+
+
+def moment(value: Json, server: datetime, ahead: timedelta = AHEAD) -> datetime | None:
+    """An epoch as a UTC date, if it lies between 2000 and `ahead` after `server`."""
     seconds = number(value)
     if seconds is None or not 0 < seconds < 1e11:
         return None
     result = datetime.fromtimestamp(int(seconds), UTC)
-    return result if _FIRST <= result <= server + _AHEAD else None
+    return result if _FIRST <= result <= server + ahead else None
 
 
 def pair(value: Json) -> tuple[float, float] | None:
@@ -175,22 +183,31 @@ def shaped(
     path: str,
     problems: list[Problem],
     strange: list[tuple[str, Any]],
+    depth: int = _DEEP,
 ) -> Any:
-    """A nested value with our field names all the way down; what has none goes into `strange`."""
+    """A nested value with our field names all the way down; what has none goes into `strange`.
+
+    Numbers become doubles, what is nested deeper than `depth` levels JSON text.
+    """
+    if isinstance(value, (dict, list)) and depth == 0:
+        problems.append(Problem(path, "nested deeply; a text now", drift=True))
+        return plain(value)
     if isinstance(value, list):
         return [
-            shaped(each, names, f"{path}[{place}]", problems, strange)
+            shaped(each, names, f"{path}[{place}]", problems, strange, depth - 1)
             for place, each in enumerate(value)
         ]
     if not isinstance(value, dict):
-        return plain(value)
+        whole, _, key = path.rpartition(".")
+        return told({key: value}, key, scalar, whole, problems)
     found: dict[str, Any] = {}
     for key, each in value.items():
+        inner = f"{path}.{text(key)}"
         if key in names:
-            found[names[key]] = shaped(each, names, f"{path}.{key}", problems, strange)
+            found[names[key]] = shaped(each, names, inner, problems, strange, depth - 1)
         else:
             strange.append((f"{path.rpartition('.')[2]}.{text(key)}", plain(each)))
-            problems.append(Problem(f"{path}.{text(key)}", "unknown field", drift=True))
+            problems.append(Problem(inner, "unknown field", drift=True))
     return found
 
 
