@@ -6,6 +6,7 @@ Homes with their schedules, rooms, modules and known persons; what moves is in `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from netatmo_ingestd.errors import PayloadError
@@ -15,6 +16,7 @@ from netatmo_ingestd.sources.reading import (
     Block,
     flag,
     ident,
+    kind,
     number,
     pair,
     present,
@@ -26,18 +28,17 @@ _Reader = Callable[[Json], Any]
 
 LEFT_OUT: Mapping[str, str] = {
     "user": "the owner's mail address and display units; values are metric whatever they say",
-    "persons[].url": "a signed address of a face, good for minutes",
-    "modules[].reachable": "live state, which homestatus tells",
-    "modules[].on": "live state, which homestatus tells",
-    "modules[].brightness": "live state, which homestatus tells",
-    "modules[].power": "live state, which homestatus tells",
-    "modules[].last_seen": "live state, which homestatus tells",
-    "modules[].firmware_revision": "live state, which homestatus tells",
-    "modules[].modules_bridged": "the same as `bridge` of each of those modules",
-    "modules[].module_bridged": "the same as `bridge` of each of those modules",
-    "schedules[].selected": "kept as state of the home, since it changes",
+    "homes.*.persons.*.url": "a signed address of a face, good for minutes",
+    **{
+        f"homes.*.modules.*.{name}": "live state, which homestatus tells"
+        for name in ("reachable", "on", "brightness", "power", "last_seen", "firmware_revision")
+    },
+    **{
+        f"homes.*.modules.*.{name}": "the same as `bridge` of each of those modules"
+        for name in ("modules_bridged", "module_bridged")
+    },
 }
-"""Fields that no record takes as they are, on purpose, and why."""
+"""Paths of what no record takes, on purpose, and why; `*` is each element of a list."""
 
 _HOME: Mapping[str, tuple[str, _Reader]] = {
     "altitude": ("altitude", number),
@@ -69,10 +70,7 @@ _MODULE: Mapping[str, tuple[str, _Reader]] = {
     "public_ext_data": ("public_data", flag),
     "public_ext_counter": ("public_counter", number),
 }
-_LIVE = {
-    "reachable", "on", "brightness", "power", "last_seen", "firmware_revision",
-    "modules_bridged", "module_bridged",
-}  # fmt: skip
+_SKIPPED = {path.rpartition(".")[2] for path in LEFT_OUT if path.startswith("homes.*.modules.")}
 _NESTED = {"capabilities", "alarm_config", "module_offset"}
 # Names inside what is kept as a whole: schedules, capabilities, alarm thresholds.
 _NAMES: Mapping[str, str] = {
@@ -96,7 +94,7 @@ def parse_homes(reply: Reply, poll: Poll) -> Parsed:
 
     body      {"homes": [{"id", "rooms": […], "modules": […], "persons": […], "schedules": […]}]}
     Units     altitude m; minutes of a timetable since Monday 00:00 local; set-points °C
-    Problems  an entry without `id`; a value of a wrong type
+    Problems  an entry without `id`; a value of a wrong type. A module of an unknown type is kept
     Raises    PayloadError if the body is no object; one without homes is of a login that has none
     Source    netatmo-api 3.5; tests/data/energy/, security/, control/
     """
@@ -117,10 +115,7 @@ def _read_home(account: str, block: Block) -> Iterator[Entity]:
     if home_id is None:
         return
     place = block.told("coordinates", pair) or (None, None)
-    rooms = {room_id: each for each in block.blocks("rooms") if (room_id := _named(each, "room"))}
-    modules = {
-        module_id: each for each in block.blocks("modules") if (module_id := _named(each, "module"))
-    }
+    rooms, modules = _by_id(block, "rooms", "room"), _by_id(block, "modules", "module")
     name = block.told("name", text)
     about = present(
         name=name,
@@ -146,7 +141,7 @@ def _read_home(account: str, block: Block) -> Iterator[Entity]:
         other=(*block.unknown(known | set(_SCHEDULE_LISTS)), *strange),
     )
     shared = present(home_name=name, timezone=about.get("timezone"))
-    types = {key: each.fields.get("type") for key, each in modules.items()}
+    types = {key: text(each.fields.get("type")) or "unknown" for key, each in modules.items()}
     for key, each in rooms.items():
         yield _read_room(account, home_id, key, each, shared, _types_in(key, each, modules, types))
     for key, each in modules.items():
@@ -159,20 +154,18 @@ def _read_home(account: str, block: Block) -> Iterator[Entity]:
 
 
 def _types_in(
-    room_id: str, room: Block, modules: Mapping[str, Block], types: Mapping[str, Json]
+    room_id: str, room: Block, modules: Mapping[str, Block], types: Mapping[str, str]
 ) -> dict[str, str]:
     """Module id to type of what stands in a room; either side may be the only one that says so."""
-    listed = [
-        each
-        for key in ("module_ids", "modules")
-        for each in room.told(key, lambda it: it if isinstance(it, list) else None) or ()
-        if ident(each)
-    ]
-    inside = [key for key, each in modules.items() if each.fields.get("room_id") == room_id]
-    return {
-        str(key): kind if isinstance(kind := types.get(key), str) else "unknown"
-        for key in dict.fromkeys([*listed, *inside])
-    }
+    found = []
+    for key in ("module_ids", "modules"):
+        for each in room.told(key, partial(_of, list)) or ():
+            if ident(each):
+                found.append(each)
+            else:
+                room.problem(key, f"has {kind(each)} that is no id")
+    found += [key for key, each in modules.items() if each.fields.get("room_id") == room_id]
+    return {each: types.get(each, "unknown") for each in dict.fromkeys(found)}
 
 
 def _read_room(
@@ -205,45 +198,55 @@ def _read_room(
 def _read_module(
     account: str, home_id: str, module_id: str, block: Block, shared: dict[str, Any]
 ) -> Entity:
-    kind = block.told("type", text) or "unknown"
+    type_ = block.told("type", text) or "unknown"
+    if not _is_known(type_):
+        block.problem("type", f"unknown type {type_[:40]}", drift=True)
     bridge = block.told("bridge", ident)
     strange: list[tuple[str, Any]] = []
     nested = {
-        key: shaped(block.fields[key], _NAMES, f"{block.where}.{key}", block.problems, strange)
-        for key in ("capabilities", "alarm_config")
-        if block.fields.get(key) is not None
+        key: shaped(value, _NAMES, f"{block.where}.{key}", block.problems, strange)
+        for key, shape in (("capabilities", list), ("alarm_config", dict))
+        if (value := block.told(key, partial(_of, shape))) is not None
     }
-    offsets = block.inner("module_offset")
     return Entity(
         account=account,
         kind="module",
         entity_id=module_id,
         home_id=home_id,
         device_id=bridge or module_id,
-        type=kind,
+        type=type_,
         description=present(
             name=block.told("name", text),
-            type=kind,
+            type=type_,
             home_id=home_id,
             device_id=bridge or module_id,
             **{ours: block.told(key, read) for key, (ours, read) in _MODULE.items()},
-            offsets=[
-                present(id=ident(key), temperature=number(each.get("a")))
-                for key, each in offsets.fields.items()
-                if isinstance(each, dict)
-            ]
-            or None,
+            offsets=_offsets(block.inner("module_offset"), strange) or None,
             **nested,
         )
         | shared,
         setup=block.moment("setup_date"),
         other=(
             *block.unknown(
-                {"id", "type", "name", "setup_date", "bridge", *_MODULE, *_LIVE} | _NESTED
+                {"id", "type", "name", "setup_date", "bridge", *_MODULE, *_SKIPPED} | _NESTED
             ),
             *strange,
         ),
     )
+
+
+def _offsets(block: Block, strange: list[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """What is added to the temperature of which module."""
+    found = []
+    for key in block.fields:
+        if ident(key) is None:
+            block.problem(text(key) or "", "no id that can be used")
+            continue
+        inner = block.inner(key)
+        strange += [(f"module_offset.{name}", value) for name, value in inner.unknown(("a",))]
+        if (amount := inner.told("a", number)) is not None:
+            found.append({"id": key, "temperature": amount})
+    return found
 
 
 def _read_person(
@@ -273,14 +276,24 @@ def _read_schedules(
     strange: list[tuple[str, Any]] = []
     for key in _SCHEDULE_LISTS:
         for each in block.blocks(key):
-            kind, chosen = each.told("type", text), each.told("selected", flag)
+            told, chosen = each.told("type", text), each.told("selected", flag)
             # Older answers have no type; there were only heating schedules then.
-            name = kind if kind in _SCHEDULE_KINDS else "other" if kind else "therm"
+            name = told if told in _SCHEDULE_KINDS else "other" if told else "therm"
+            # None of the kind may be in force.
+            selected.setdefault(f"{name}_schedule", None)
             if chosen and (schedule_id := each.told("id", ident)):
                 selected[f"{name}_schedule"] = schedule_id
             rest = {field: value for field, value in each.fields.items() if field != "selected"}
             found.append(shaped(rest, _NAMES, each.where, each.problems, strange))
     return found, selected, strange
+
+
+def _by_id(block: Block, key: str, what: str) -> dict[str, Block]:
+    found: dict[str, Block] = {}
+    for each in block.blocks(key):
+        if entity_id := _named(each, what):
+            found.setdefault(entity_id, each)
+    return found
 
 
 def _named(block: Block, what: str) -> str | None:
@@ -293,6 +306,17 @@ def _named(block: Block, what: str) -> str | None:
 
 def _name(block: Block) -> str | None:
     return text(block.fields.get("name"))
+
+
+def _is_known(type_: str) -> bool:
+    # The tables of types name the endpoint below, so they cannot be imported above.
+    from netatmo_ingestd.sources import MODULE_TYPES  # noqa: PLC0415
+
+    return type_ in MODULE_TYPES
+
+
+def _of(shape: type, value: Json) -> Any:
+    return value if isinstance(value, shape) else None
 
 
 HOMESDATA = Endpoint(
