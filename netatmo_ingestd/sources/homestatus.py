@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from netatmo_ingestd.errors import PayloadError
-from netatmo_ingestd.models import Entity, Json, Measurement, Priority, whole_seconds
+from netatmo_ingestd.models import Entity, Measurement, Priority, whole_seconds
 from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Reply
 from netatmo_ingestd.sources import aircare, weather
 from netatmo_ingestd.sources.fields import (
@@ -31,20 +31,25 @@ from netatmo_ingestd.sources.fields import (
     VELUX_STATE,
     WORDS,
 )
-from netatmo_ingestd.sources.reading import Block, flag, ident, number, present, text
+from netatmo_ingestd.sources.reading import Block, flag, ident, number, present, scalar, text
 
 LEFT_OUT: Mapping[str, str] = {
-    "modules of weather stations and coaches": "their dashboards tell the same, with its time",
-    "vpn_url": "an address of the camera with its key in it",
-    "is_local": "whether the caller is in the camera's network",
-    "room": "the room, or a copy of its set-point; the topology and the room have it",
-    "sequence_id": "a counter of messages",
+    "home.id": "the home that was asked for",
+    "home.modules.*.vpn_url": "an address of the camera with its key in it",
+    "home.modules.*.is_local": "whether the caller is in the camera's network",
+    "home.modules.*.room": "its room, or a copy of the set-point there; told elsewhere too",
+    "home.modules.*.sequence_id": "a counter of messages",
+    "errors.*.message": "words for the code",
+    "errors.*.command": "what the module was told to do; we tell it nothing",
 }
-"""What no record takes, on purpose, and why."""
+"""Paths of what no record takes, on purpose, and why; `*` is each element of a list."""
+DASHBOARDS = frozenset({*weather.MODULE_TYPES, *aircare.MODULE_TYPES})
+"""Types of modules that are left out: their dashboards tell the same, with its time."""
 
 _FTP = "last_ftp_event"
-_SKIPPED = {"vpn_url", "is_local", "room", "sequence_id"}
-_DASHBOARDS = {*weather.MODULE_TYPES, *aircare.MODULE_TYPES}
+_SKIPPED = {path.rpartition(".")[2] for path in LEFT_OUT if path.startswith("home.modules.")}
+# A set-point may be planned to end after a long journey.
+_PLANNED = timedelta(days=3660)
 
 
 def parse_status(reply: Reply, poll: Poll) -> Parsed:
@@ -52,7 +57,8 @@ def parse_status(reply: Reply, poll: Poll) -> Parsed:
 
     body      {"home": {"id", "rooms": […], "modules": […], "persons": […]}, "errors": […]}; each
               part may be missing, and the body of a home without modules is
-    Units     °C, %, W, mV; position and brightness %; see sources/quantities.py
+    Units     °C, %, W, mV; position and brightness %; see sources/quantities.py. Numbers of what is
+              unreachable are of an unknown time, and left out
     Problems  an entry without `id`; a value of a wrong type. A word that is not known is kept
     Raises    PayloadError if the body is neither absent nor an object
     Source    netatmo-api 3.6; tests/data/energy/, security/, control/
@@ -92,25 +98,38 @@ def _errors(whole: Block) -> dict[str, int]:
 
 def _modules(reader: _Reader, home: Block, errors: Mapping[str, int]) -> Iterator[Entity]:
     """Modules that were told, and those of which the cloud says only that it cannot."""
-    told = [each for block in home.blocks("modules") if (each := reader.module(block))]
-    by_id = {each.entity_id: each for each in told}
-    for each in told:
-        parent = by_id.get(each.entity_id.partition("#")[0])
-        gateway = errors.keys() & {each.entity_id, each.device_id, each.entity_id.partition("#")[0]}
-        state = {**each.state, "error": errors.get(each.entity_id)}
-        if gateway:
-            state["reachable"] = False
-        elif "reachable" not in state:
-            # A root module that is in the answer is reachable, a part of one is as that is.
-            if parent is not None and parent is not each:
-                state |= present(reachable=parent.state.get("reachable", True))
-            elif each.device_id == each.entity_id:
-                state["reachable"] = True
-        yield replace(
-            each, state=state, latest=each.latest if state.get("reachable", True) else None
-        )
-    for module_id in errors.keys() - by_id.keys():
-        yield reader.silent(module_id, errors[module_id])
+    told: dict[str, Entity] = {}
+    elsewhere: set[str | None] = set()
+    for block in home.blocks("modules"):
+        kind = block.told("type", text) or "unknown"
+        if kind in DASHBOARDS:
+            elsewhere.add(ident(block.fields.get("id")))
+        elif each := reader.module(block, kind):
+            # One id in two places: the first one counts, as everywhere.
+            told.setdefault(each.entity_id, each)
+    for each in told.values():
+        reachable = _is_reachable(each, told, errors)
+        state = {**each.state, "error": errors.get(each.entity_id), **present(reachable=reachable)}
+        yield replace(each, state=state, latest=None if reachable is False else each.latest)
+    for module_id, code in errors.items():
+        if module_id not in told and module_id not in elsewhere:
+            yield reader.silent(module_id, code)
+
+
+def _is_reachable(
+    module: Entity, told: Mapping[str, Entity], errors: Mapping[str, int]
+) -> bool | None:
+    """By what is told, and else by the rules of netatmo-api 3.6; None when neither says it."""
+    root = module.entity_id.partition("#")[0]
+    if errors.keys() & {module.entity_id, module.device_id, root}:
+        return False
+    own: bool | None = module.state.get("reachable")
+    if own is not None:
+        return own
+    # A part is as its whole is, and a root module that is in the answer is reachable.
+    if root != module.entity_id and root in told:
+        return _is_reachable(told[root], told, errors)
+    return True if module.device_id == module.entity_id else None
 
 
 class _Reader:
@@ -148,13 +167,10 @@ class _Reader:
             other=block.unknown({"id", *numbers, *states, *ROOM_TIMES}),
         )
 
-    def module(self, block: Block) -> Entity | None:
+    def module(self, block: Block, kind: str) -> Entity | None:
         module_id = ident(block.fields.get("id"))
         if module_id is None:
             block.problem("id", "missing or unusable; the module is left out")
-            return None
-        kind = block.told("type", text) or "unknown"
-        if kind in _DASHBOARDS:
             return None
         bridge = block.told("bridge", ident)
         values = {
@@ -168,6 +184,7 @@ class _Reader:
         condition |= {ours: block.moment(key) for key, ours in MODULE_SEEN.items()}
         percent, level = values.get("battery_percent"), values.get("battery_level")
         battery = present(percent=percent, level_mv=level, state=state.get("battery_state"))
+        ftp, strange = _ftp(block)
         known = {
             "id", "type", "bridge", _FTP, *MODULE_NUMBERS, *MODULE_STATE, *MODULE_TIMES,
             *MODULE_TOLD, *MODULE_SEEN, *MODULE_DESCRIBED, *_SKIPPED,
@@ -178,10 +195,10 @@ class _Reader:
             bridge or module_id,
             kind,
             present(**described, battery_state=state.get("battery_state")),
-            condition=present(**condition, battery=battery or None, last_ftp=_ftp(block)),
+            condition=present(**condition, battery=battery or None, last_ftp=ftp or None),
             state=state,
             values=values,
-            other=block.unknown(known),
+            other=(*block.unknown(known), *strange),
         )
 
     def person(self, block: Block) -> Entity | None:
@@ -252,7 +269,7 @@ class _Reader:
 def _state(block: Block, names: Mapping[str, str], times: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, ours in names.items():
-        value = block.told(key, _scalar)
+        value = block.told(key, flag if ours == "reachable" else scalar)
         if value is None:
             continue
         found[ours] = value
@@ -262,26 +279,18 @@ def _state(block: Block, names: Mapping[str, str], times: Mapping[str, str]) -> 
         # Of a set-point that is told, 0, null and a missing time are an open end.
         family = f"{key.split('_')[0]}_"
         if any(name.startswith(family) for name in block.fields):
-            found[ours] = block.moment(key)
+            found[ours] = block.moment(key, _PLANNED)
     return found
 
 
-def _scalar(value: Json) -> bool | float | str | None:
-    """A switch, a number (always a double) or a word."""
-    if isinstance(value, bool):
-        return value
-    return text(value) if isinstance(value, str) else number(value)
-
-
-def _ftp(block: Block) -> dict[str, Any] | None:
-    """The last upload of a doorbell to its owner's server."""
+def _ftp(block: Block) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """The last upload of a doorbell to its owner's server, and what is unknown of it."""
     inner = block.inner(_FTP)
-    if not inner.fields:
-        return None
-    inner.unknown(("type", "time", "id"))
-    return present(
+    strange = [(f"{_FTP}.{name}", value) for name, value in inner.unknown(("type", "time", "id"))]
+    told = present(
         type=inner.told("type", number), time=inner.moment("time"), id=inner.told("id", number)
     )
+    return told, strange
 
 
 HOMESTATUS = Endpoint(
