@@ -20,6 +20,7 @@ from netatmo_ingestd.models import Entity, Priority
 from netatmo_ingestd.polls import Endpoint, Poll, Source
 from netatmo_ingestd.sources import MODULE_TYPES, product_of
 from netatmo_ingestd.sources.measure import history_of
+from netatmo_ingestd.sources.public import tile_poll
 from netatmo_ingestd.spool import Spool
 
 REFUSED_FOR = timedelta(days=1)
@@ -29,7 +30,7 @@ HISTORY_AHEAD = 10_000  # records: fresh readings do not queue behind hours of h
 NEAR_BOUND = 0.9
 FULL_RETRY_S = 300.0  # a disk that others filled tells nobody when it has room again
 Job = tuple[Endpoint, str]
-"""What is asked again and again: an endpoint, and the home or module that it is asked for."""
+"""What is asked again and again: an endpoint, and the home, tile or module it is asked for."""
 LOGIN = "login"  # the key under which a lost login counts as failing
 
 
@@ -95,6 +96,8 @@ class AccountPolls:
     read_at  of each module its last sign of life at its last trailing read, and when that was
     refused  endpoint, product or module to when it may be asked again
     scopes   what `login` told when it was last looked at
+    asked    scopes that a login of it asks for
+    tiles    of the area whose public stations are asked for
     """
 
     name: str
@@ -116,6 +119,8 @@ class AccountPolls:
     read_at: dict[str, tuple[Any, datetime]] = field(default_factory=dict)
     last_good: dict[str, datetime] = field(default_factory=dict)
     scopes: tuple[str, ...] | None = None
+    asked: tuple[str, ...] = ()
+    tiles: tuple[str, ...] = ()
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Each endpoint of its products once, whichever of them share it."""
@@ -123,12 +128,25 @@ class AccountPolls:
             each.name: each for source in self.sources for each in source.endpoints
         }.values()
 
+    def poll_of(self, job: Job) -> Poll | None:
+        """What to ask for a job at a fixed cadence; None when its home is not there any more."""
+        endpoint, entity_id = job
+        if endpoint.per == "area":
+            return tile_poll(self.name, entity_id)
+        if endpoint.per != "home":
+            return Poll(endpoint, self.name)
+        home = self.intake.homes(self.name, endpoint).get(entity_id)
+        return Poll(endpoint, self.name, {"home_id": entity_id}, target=home) if home else None
+
     def jobs(self) -> Iterator[Job]:
         """What is asked at fixed cadences, the trailing reads aside."""
         for endpoint in self.endpoints():
             if endpoint.per == "home":
                 for home_id in self.intake.homes(self.name, endpoint):
                     yield endpoint, home_id
+            elif endpoint.per == "area":
+                for tile in self.tiles:
+                    yield endpoint, tile
             else:
                 yield endpoint, ""
 

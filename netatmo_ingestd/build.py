@@ -219,6 +219,8 @@ async def _accounts(
             clock=shared.clock,
             log=log,
             login=_login_of(tokens),
+            asked=account.scopes_for(),
+            tiles=account.public_area.tiles if account.public_area else (),
         )
     return accounts, managers
 
@@ -277,9 +279,12 @@ def open_budget(settings: Settings, client_id: str, clock: Clock) -> Budget:
 
 
 def login_request(
-    settings: Settings, account: AccountSettings, http: httpx.AsyncClient
+    settings: Settings, account: AccountSettings, http: httpx.AsyncClient, *more: str
 ) -> LoginRequest:
-    """What a login of `account` needs; ConfigError when its client id is missing."""
+    """What a login of `account` needs, for its products and those of `more`.
+
+    Raises ConfigError when its client id is missing
+    """
     app = settings.app_of(account)
     clock = Clock(settings.clock.origin, settings.clock.speed)
     provider = settings.provider
@@ -291,7 +296,7 @@ def login_request(
         provider=provider,
         client_id=app.client_id,
         client_secret=app.client_secret.get_secret_value(),
-        scopes=tuple(scope for product in account.products for scope in provider.scopes[product]),
+        scopes=account.scopes_for(*more),
         redirect_uri=settings.login.redirect_uri,
         http=http,
         clock=clock,

@@ -77,6 +77,18 @@ def compare(
     return records, update
 
 
+def described(
+    known: Mapping[str, Mapping[str, Known]], apart_from: str, rank: Callable[[str], int]
+) -> dict[str, Entity]:
+    """What all endpoints but one describe, by id; of several the one of the highest rank."""
+    return {
+        entity_id: each.entity
+        for endpoint in sorted(known, key=rank)
+        if endpoint != apart_from
+        for entity_id, each in known[endpoint].items()
+    }
+
+
 def _may_speak(before: Known, entity: Entity, moment: datetime) -> bool:
     """One account describes an entity: its owner, until it is silent for a week."""
     if before.entity.account == entity.account:

@@ -34,6 +34,7 @@ from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Problem, Reply
 from netatmo_ingestd.settings import AccountSettings
 from netatmo_ingestd.sources import for_products, product_of, serves
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
+from netatmo_ingestd.sources.public import PUBLIC_DATA, as_known
 from netatmo_ingestd.sources.reading import text
 from netatmo_ingestd.sources.selection import select, wanted
 from netatmo_ingestd.sources.topology import HOMESDATA
@@ -201,6 +202,8 @@ class Intake:
         self, parsed: Parsed, reply: Reply, poll: Poll, every: timedelta
     ) -> Sequence[Poll]:
         about_own = self.entities(poll.account)
+        if poll.endpoint is PUBLIC_DATA:
+            parsed = as_known(parsed, changes.described(self._memory.known, PUBLIC_DATA.name, rank))
         parsed = select(
             parsed, lambda each: self._wants(_merged(about_own.get(each.entity_id), each))
         )
@@ -346,7 +349,7 @@ class Intake:
 
 def rank(endpoint: str) -> int:
     """How much an endpoint's description counts beside that of others; the highest most."""
-    return {HOMESTATUS.name: 0, HOMESDATA.name: 1}.get(endpoint, 2)
+    return {PUBLIC_DATA.name: -1, HOMESTATUS.name: 0, HOMESDATA.name: 1}.get(endpoint, 2)
 
 
 def _merged(before: Entity | None, now: Entity) -> Entity:

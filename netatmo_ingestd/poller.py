@@ -198,15 +198,8 @@ class Poller:
 
     def _enqueue(self, account: AccountPolls, job: Job) -> None:
         endpoint, entity_id = job
-        poll: Poll | None
-        if endpoint is MEASURE:
-            poll = self._trailing(account, entity_id)
-        elif entity_id:
-            home = account.intake.homes(account.name, endpoint).get(entity_id)
-            params = {"home_id": entity_id}
-            poll = Poll(endpoint, account.name, params, target=home) if home else None
-        else:
-            poll = Poll(endpoint, account.name)
+        trailing = endpoint is MEASURE
+        poll = self._trailing(account, entity_id) if trailing else account.poll_of(job)
         if poll is not None:
             self._put(account, poll)
 

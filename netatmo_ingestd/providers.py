@@ -106,9 +106,16 @@ NETATMO = Provider(
             "read_mhs1",
             "read_bfi",
         ),
+        # Any valid token reads them; this scope is the one that every app may ask for.
+        "public": ("read_station",),
     },
     picture_hosts=("netatmocameraimage.blob.core.windows.net",),
 )
+
+READ_SCOPES = frozenset(
+    {*(each for scopes in NETATMO.scopes.values() for each in scopes), "read_june"}
+)
+"""Every scope that only reads (netatmo-api 2)."""
 
 # Codes of the error envelope. A refusal is read by (status, code), never by status alone:
 # a 403 has at least four meanings, a 429 two.

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
@@ -27,39 +23,22 @@ from pydantic_settings import (
 
 from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.providers import NETATMO, Provider, is_loopback
+from netatmo_ingestd.section import Duration as Duration
+from netatmo_ingestd.section import Section as Section
+from netatmo_ingestd.section import nearest as nearest
+from netatmo_ingestd.section import read_duration as read_duration
+from netatmo_ingestd.settings_account import NAME as NAME
+from netatmo_ingestd.settings_account import AccountSettings as AccountSettings
+from netatmo_ingestd.settings_account import AppSettings as AppSettings
+from netatmo_ingestd.settings_account import PublicArea as PublicArea
 
 ENV_PREFIX = "NETATMO_INGESTD_"
 NO_ACCOUNT = "accounts: none is configured; add an [[accounts]] section to config.toml (--config)"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)\s*")
-_UNIT_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_MOST_S = 1e9
 # Each host of a mongodb:// address: name or number, or [IPv6], and a port; or a socket's path.
 _HOST = re.compile(r"[^\s:@/\[\]]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?|(?i:%2F)\S+")
 
 
 _PICTURE_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}")
-
-
-def read_duration(value: object) -> object:
-    """`"90s"`, `"10m"`, `"1.5h"`, `"7d"`, or a number of seconds."""
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value)
-        if match is None:
-            raise ValueError('is no duration; write e.g. "90s", "10m", "1.5h" or "7d"')
-        value = float(match[1]) * _UNIT_S[match[2]]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not abs(value) <= _MOST_S:
-            raise ValueError("is out of range")
-        return timedelta(seconds=value)
-    return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(read_duration)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class StoreSettings(Section):
@@ -98,39 +77,6 @@ def _readable(url: str) -> bool:
         return False
 
 
-class AppSettings(Section):
-    """A client id and its secret, as the app's page at dev.netatmo.com shows them."""
-
-    client_id: str = ""
-    client_secret: SecretStr = SecretStr("")
-    client_secret_file: Path | None = None
-
-
-class AccountSettings(AppSettings):
-    """One login; `app` names the [apps.NAME] whose client id it shares."""
-
-    name: str = "home"
-    app: str = ""
-    products: tuple[str, ...] = ("weather",)
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, value: str) -> str:
-        if not NAME.fullmatch(value):
-            raise ValueError("needs 1 to 64 letters, digits, dots, dashes or underscores")
-        return value
-
-    @field_validator("products")
-    @classmethod
-    def _known_products(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for product in value:
-            if product not in NETATMO.scopes:
-                raise ValueError(f'has "{product}"; known: {", ".join(NETATMO.scopes)}')
-        return value
-
-
 class NetatmoSettings(Section):
     api_url: str = NETATMO.api_url
     auth_url: str = NETATMO.auth_url
@@ -160,6 +106,7 @@ class PollSettings(Section):
     aircare: Duration = timedelta(minutes=10)
     topology: Duration = timedelta(hours=3)
     status: Duration = timedelta(minutes=5)
+    public: Duration = timedelta(minutes=10)
     events: Duration = timedelta(minutes=10)
     trailing: Duration = timedelta(minutes=30)
     buckets: Duration = timedelta(hours=1)
@@ -350,12 +297,6 @@ class Settings(BaseSettings):
                     f"{where}.{key}: missing; copy it from the app's page at dev.netatmo.com"
                 )
         return AppSettings(client_id=app.client_id, client_secret=SecretStr(secret))
-
-
-def nearest(name: str, known: object) -> str:
-    names = list(known) if isinstance(known, (list, dict, set)) else []
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def _secret_from_file(app: AppSettings, account: AccountSettings, where: str) -> str:

@@ -42,7 +42,8 @@ LAYERS = (
     {"bodies", "purse"},
     {"config"},
     {"records", "settings", "intervals", "polls"},
-    {"providers", "logs", "clock", "waits"},
+    {"settings_account"},
+    {"providers", "logs", "clock", "waits", "section", "area"},
     {"models", "errors", "__init__"},
 )
 # One library, one file.

@@ -8,10 +8,11 @@ from netatmo_ingestd.sources.aircare import AIRCARE
 from netatmo_ingestd.sources.control import CONTROL
 from netatmo_ingestd.sources.energy import ENERGY
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
+from netatmo_ingestd.sources.public import PUBLIC
 from netatmo_ingestd.sources.security import SECURITY
 from netatmo_ingestd.sources.weather import WEATHER
 
-SOURCES: tuple[Source, ...] = (WEATHER, AIRCARE, ENERGY, SECURITY, CONTROL)
+SOURCES: tuple[Source, ...] = (WEATHER, AIRCARE, ENERGY, SECURITY, CONTROL, PUBLIC)
 
 MODULE_TYPES: dict[str, ModuleType] = {
     name: kind for source in SOURCES for name, kind in source.module_types.items()

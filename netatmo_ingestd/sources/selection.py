@@ -39,6 +39,8 @@ def wanted(entity: Entity, include: Sequence[str], exclude: Sequence[str]) -> bo
     } - {"", None}
     if names & set(exclude):
         return False
+    if entity.kind == "station":
+        return True  # the area has chosen it
     if include:
         return bool(names & set(include))
     return not entity.read_only

@@ -1,0 +1,124 @@
+"""The settings of one login: its app, its products and scopes, what it leaves out, its area."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from netatmo_ingestd.area import TILE_DEGREES, tiles
+from netatmo_ingestd.providers import NETATMO, READ_SCOPES
+from netatmo_ingestd.section import Section, nearest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+MOST_TILES = 36
+
+
+class AppSettings(Section):
+    """A client id and its secret, as the app's page at dev.netatmo.com shows them."""
+
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    client_secret_file: Path | None = None
+
+
+class PublicArea(Section):
+    """Corners in degrees, north and east positive: ne is the one further north and east."""
+
+    lat_ne: float = Field(ge=-85, le=85)
+    lon_ne: float = Field(ge=-180, le=180)
+    lat_sw: float = Field(ge=-85, le=85)
+    lon_sw: float = Field(ge=-180, le=180)
+
+    @model_validator(mode="after")
+    def _an_area(self) -> Self:
+        for axis, ne, sw in (("lat", self.lat_ne, self.lat_sw), ("lon", self.lon_ne, self.lon_sw)):
+            if not ne > sw:
+                raise ValueError(f"{axis}_ne ({ne:g}) is not above {axis}_sw ({sw:g})")
+        if len(self.tiles) > MOST_TILES:
+            raise ValueError(
+                f"is {len(self.tiles)} tiles of {TILE_DEGREES:g} degrees a side, each a request at "
+                f"every turn; at most {MOST_TILES} fit beside the rest"
+            )
+        return self
+
+    @property
+    def tiles(self) -> tuple[str, ...]:
+        return tiles(self.lat_ne, self.lon_ne, self.lat_sw, self.lon_sw)
+
+    def __str__(self) -> str:
+        return f"{self.lat_sw:g},{self.lon_sw:g} to {self.lat_ne:g},{self.lon_ne:g}"
+
+
+class AccountSettings(AppSettings):
+    """One login; `app` names the [apps.NAME] whose client id it shares."""
+
+    name: str = "home"
+    app: str = ""
+    products: tuple[str, ...] = ("weather",)
+    scopes: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    public_area: PublicArea | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise ValueError("needs 1 to 64 letters, digits, dots, dashes or underscores")
+        return value
+
+    @field_validator("products")
+    @classmethod
+    def _known_products(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for product in value:
+            if product not in NETATMO.scopes:
+                raise ValueError(f'has "{product}"; known: {", ".join(NETATMO.scopes)}')
+        return value
+
+    @field_validator("scopes")
+    @classmethod
+    def _reading_scopes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for scope in value:
+            if scope in READ_SCOPES:
+                continue
+            if scope.startswith("write_"):
+                raise ValueError(f'has "{scope}": this program only reads, and asks for no more')
+            if scope.startswith("access_"):
+                raise ValueError(
+                    f'has "{scope}": it opens live pictures and videos, which are not fetched'
+                )
+            raise ValueError(f'has "{scope[:64]}", which is unknown{nearest(scope, READ_SCOPES)}')
+        return value
+
+    @model_validator(mode="after")
+    def _area_for_public(self) -> Self:
+        if "public" in self.products and self.public_area is None:
+            raise ValueError(
+                'products has "public", which needs the corners of an area: '
+                "public_area = { lat_ne = …, lon_ne = …, lat_sw = …, lon_sw = … }"
+            )
+        return self
+
+    def scopes_for(self, *more: str) -> tuple[str, ...]:
+        """What a login asks for: `scopes`, or those of the products; and those of products `more`.
+
+        A product's scopes come in the order of the products; each once.
+        """
+        own = self.scopes or _of(self.products)
+        return tuple(dict.fromkeys((*own, *_of(more))))
+
+    def not_granted(self, granted: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """Of each product what was asked for it and is not among `granted`, if anything is."""
+        asked = set(self.scopes_for()) - set(granted)
+        found = {
+            product: tuple(scope for scope in NETATMO.scopes[product] if scope in asked)
+            for product in self.products
+        }
+        return {product: scopes for product, scopes in found.items() if scopes}
+
+
+def _of(products: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(scope for product in products for scope in NETATMO.scopes[product])
