@@ -112,6 +112,9 @@ NETATMO = Provider(
     picture_hosts=("netatmocameraimage.blob.core.windows.net",),
 )
 
+WEBHOOK_PORTS = (443, 80, 88, 9443)
+"""On which Netatmo calls a webhook (netatmo-api 3.12)."""
+
 READ_SCOPES = frozenset(
     {*(each for scopes in NETATMO.scopes.values() for each in scopes), "read_june"}
 )

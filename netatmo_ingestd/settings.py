@@ -31,6 +31,8 @@ from netatmo_ingestd.settings_account import NAME as NAME
 from netatmo_ingestd.settings_account import AccountSettings as AccountSettings
 from netatmo_ingestd.settings_account import AppSettings as AppSettings
 from netatmo_ingestd.settings_account import PublicArea as PublicArea
+from netatmo_ingestd.settings_web import WebhookSettings as WebhookSettings
+from netatmo_ingestd.settings_web import WebSettings as WebSettings
 
 ENV_PREFIX = "NETATMO_INGESTD_"
 NO_ACCOUNT = "accounts: none is configured; add an [[accounts]] section to config.toml (--config)"
@@ -220,6 +222,8 @@ class Settings(BaseSettings):
     spool: SpoolSettings = SpoolSettings()
     writer: WriterSettings = WriterSettings()
     login: LoginSettings = LoginSettings()
+    web: WebSettings = WebSettings()
+    webhook: WebhookSettings = WebhookSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -244,6 +248,10 @@ class Settings(BaseSettings):
                 "clock.speed: a fast clock is for a simulated cloud; "
                 "point [netatmo] api_url and auth_url at loopback, or drop [clock]"
             )
+        if self.webhook.url and not self.web.listen:
+            raise ValueError("webhook.url: nothing would answer there; set [web] listen too")
+        if self.webhook.path.get_secret_value() and not self.webhook.url:
+            raise ValueError("webhook.path: is of no use without [webhook] url")
         accounts = (*self.accounts, *((self.account,) if self.account else ()))
         names = [account.name for account in accounts]
         for name in names:

@@ -42,7 +42,7 @@ LAYERS = (
     {"bodies", "purse"},
     {"config"},
     {"records", "settings", "intervals", "polls"},
-    {"settings_account"},
+    {"settings_account", "settings_web"},
     {"providers", "logs", "clock", "waits", "section", "area"},
     {"models", "errors", "__init__"},
 )
@@ -146,7 +146,9 @@ def test_example_shows_the_defaults(tmp_path: Path) -> None:
             lines.append(line)
     shown = tomllib.loads(
         "\n".join(
-            line for line in lines if not re.match(r"client_|app =|products|include|exclude", line)
+            line
+            for line in lines
+            if not re.match(r"client_|app =|products|scopes|public_area|include|exclude", line)
         )
     )
     shown.pop("apps")

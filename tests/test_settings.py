@@ -18,6 +18,7 @@ from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.settings import AccountSettings, Settings, read_duration
 
+AREA = "[[accounts]]\npublic_area = {{ lat_ne = {}, lon_ne = {}, lat_sw = {}, lon_sw = {} }}"
 CANARY = "canary-c0ffee-secret"
 
 
@@ -364,6 +365,24 @@ def test_a_wrong_type_is_one_line(tmp_path: Path, text: str, told: str) -> None:
         ('[store]\ndatabase = "a b"', "store.database: "),
         ('[[accounts]]\nname = "a/b"', "accounts.1.name: needs 1 to 64 letters"),
         ('[[accounts]]\nproducts = ["heating"]', 'accounts.1.products: has "heating"; known: '),
+        ('[[accounts]]\nproducts = ["public"]', 'accounts.1: products has "public", which needs'),
+        (AREA.format(1, 1, 1, 0), "accounts.1.public_area: lat_ne (1) is not above lat_sw (1)"),
+        (AREA.format(1, 0, 0, 1), "accounts.1.public_area: lon_ne (0) is not above lon_sw (1)"),
+        (AREA.format(86, 1, 0, 0), "accounts.1.public_area.lat_ne: "),
+        (AREA.format(1, 181, 0, 0), "accounts.1.public_area.lon_ne: "),
+        (AREA.format(4, 4, 0, 0), "accounts.1.public_area: is 64 tiles of 0.5 degrees a side"),
+        ("[[accounts]]\npublic_area = { lat_ne = 1 }", "accounts.1.public_area.lon_ne: "),
+        ('[[accounts]]\nscopes = ["write_camera"]', "this program only reads"),
+        ('[[accounts]]\nscopes = ["access_camera"]', "it opens live pictures and videos"),
+        ('[[accounts]]\nscopes = ["read_statoin"]', 'did you mean "read_station"?'),
+        ('[web]\nlisten = "8736"', "web.listen: is no address like"),
+        ('[web]\nlisten = "127.0.0.1:65536"', "web.listen: is no address like"),
+        ('[webhook]\nurl = "https://a.example"', "webhook.url: nothing would answer there"),
+        ('[webhook]\nurl = "http://a.example"', "webhook.url: must be https"),
+        ('[webhook]\nurl = "https://a.example:8443"', "webhook.url: has port 8443; Netatmo calls"),
+        ('[webhook]\nurl = "https://a.example?x=1"', "webhook.url: is no plain address"),
+        ('[webhook]\npath = "short"', "webhook.path: needs 16 to 128"),
+        ('[webhook]\npath = "0123456789abcdef"', "webhook.path: is of no use without"),
         ('[netatmo]\napi_url = "http://api.netatmo.com"', "netatmo.api_url: must be https"),
         ('[netatmo]\napi_url = "http://127.0.0.1:abc"', "netatmo.api_url: "),
         ('[netatmo]\napi_url = "https://u:p@api.netatmo.com"', "netatmo.api_url: is no plain"),
@@ -600,7 +619,9 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each variable that is not refused does something: none is accepted and ignored."""
     values = {
         "uri": "embedded", "database": "other", "name": "other", "app": "", "products": "weather",
-        "include": "x", "exclude": "x", "client_id": "x", "client_secret": "x",
+        "scopes": "read_station", "public": "11m", "include": "x", "exclude": "x",
+        "public_area": '{"lat_ne": 1, "lon_ne": 1, "lat_sw": 0, "lon_sw": 0}',
+        "listen": "127.0.0.1:8736", "client_id": "x", "client_secret": "x",
         "client_secret_file": "/x", "api_url": "https://other.example", "level": "debug",
         "auth_url": "https://other.example", "origin": "5", "speed": "1", "weather": "11m",
         "aircare": "9m", "trailing": "31m", "topology": "2h", "status": "6m",
@@ -614,7 +635,13 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in config._environment_names():
         section, _, key = name.partition("_")
         key = key if section in Settings.model_fields else name
-        if key in ("app", "speed", "products"):  # their other values need further settings
+        if key in (
+            "app",
+            "speed",
+            "products",
+            "url",
+            "path",
+        ):  # their other values need further settings
             continue
         with monkeypatch.context() as patch:
             patch.setenv(f"NETATMO_INGESTD_{name.upper()}", values[key])
@@ -622,3 +649,42 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
                 ignored.append(name)
 
     assert ignored == []
+
+
+def test_scopes_of_a_login() -> None:
+    """Those of the products, each once, or those named instead; and of more products."""
+    plain = AccountSettings(products=("energy", "weather"))
+    named = AccountSettings(products=("security",), scopes=("read_camera", "read_presence"))
+
+    assert plain.scopes_for() == ("read_thermostat", "read_smarther", "read_station")
+    assert plain.scopes_for("aircare", "weather") == (*plain.scopes_for(), "read_homecoach")
+    assert named.scopes_for() == ("read_camera", "read_presence")
+    assert named.scopes_for("weather") == ("read_camera", "read_presence", "read_station")
+
+
+def test_what_was_not_granted_is_told_by_product() -> None:
+    """Only what was asked for counts, so scopes that the settings leave out are not missing."""
+    plain = AccountSettings(products=("weather", "energy"))
+    named = AccountSettings(products=("energy",), scopes=("read_thermostat",))
+
+    assert plain.not_granted(("read_station", "read_thermostat")) == {"energy": ("read_smarther",)}
+    assert plain.not_granted(()) == {
+        "weather": ("read_station",),
+        "energy": ("read_thermostat", "read_smarther"),
+    }
+    assert plain.not_granted(plain.scopes_for()) == {}
+    assert named.not_granted(("read_thermostat",)) == {}
+
+
+def test_an_area_of_public_stations(tmp_path: Path) -> None:
+    """It is cut into tiles, and shown in one line among the settings."""
+    text = AREA.format(1, 0.5, 0, 0) + '\nproducts = ["public"]'
+    path = written(tmp_path, text)
+
+    found = load(path)
+
+    area = found.accounts[0].public_area
+    assert area is not None
+    assert area.tiles == ("0,0,0.5,0.5", "0.5,0,1,0.5")
+    shown = {key: value for key, value, _ in config.effective(found, path)}
+    assert shown["accounts.home.public_area"] == "0,0 to 1,0.5"
