@@ -81,7 +81,7 @@ class AccountSettings(AppSettings):
     @field_validator("scopes")
     @classmethod
     def _reading_scopes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for scope in value:
+        for place, scope in enumerate(value):
             if scope in READ_SCOPES:
                 continue
             if scope.startswith("write_"):
@@ -90,7 +90,8 @@ class AccountSettings(AppSettings):
                 raise ValueError(
                     f'has "{scope}": it opens live pictures and videos, which are not fetched'
                 )
-            raise ValueError(f'has "{scope[:64]}", which is unknown{nearest(scope, READ_SCOPES)}')
+            # Not as it stands: somebody may have put a secret into the wrong line.
+            raise ValueError(f"has an unknown one at {place}{nearest(scope, READ_SCOPES)}")
         return value
 
     @model_validator(mode="after")

@@ -78,6 +78,8 @@ def test_a_type_is_consistent(name: str) -> None:
 def test_each_scope_of_a_product_shows_something() -> None:
     """No scope is asked for without a type that needs it, and none that writes or streams."""
     for source in SOURCES:
+        if not source.module_types:
+            continue  # public stations, which any login may ask for
         assert {kind.scope for kind in source.module_types.values()} - {""} == set(source.scopes)
         assert all(each.startswith("read_") for each in source.scopes)
 
