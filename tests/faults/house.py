@@ -39,6 +39,7 @@ from pymongo.errors import PyMongoError
 
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.embedded import running_uri
+from netatmo_ingestd.simulator.household import Wanted
 from netatmo_ingestd.simulator.scenario import read_scenario
 from netatmo_ingestd.simulator.world import World
 from netatmo_ingestd.sources.quantities import UPSTREAM
@@ -150,6 +151,12 @@ class Child:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
 
+def _usual(flags: Sequence[str]) -> tuple[Wanted, ...]:
+    """What `--products` puts into the home of the first station."""
+    named = dict(pairwise(flags)).get("--products")
+    return (Wanted(tuple(named.split(","))),) if named else ()
+
+
 class Cloud:
     """The simulator as a process of its own, and its control routes."""
 
@@ -173,7 +180,7 @@ class Cloud:
             origin=self.greeting["origin"],
             days=days,
             coaches=sum(len(account["coaches"]) for account in self.accounts),
-            households=read_scenario(Path(scenario)) if scenario else (),
+            households=read_scenario(Path(scenario)) if scenario else _usual(flags),
         )
 
     def ask(self, method: str, route: str, body: Any = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -137,3 +138,49 @@ def _agrees(stored: Values, served: Values) -> bool:
     if "setpoint_end" in plain and "setpoint_end" not in served:
         return False
     return all(plain.get(name) == value for name, value in served.items())
+
+
+def wrong_events(house: House, household: Household, begin: float, end: float) -> list[str]:
+    """Events in [begin, end] that are missing or not as the cloud shows them, and their pictures.
+
+    A picture that had an address has to be there, its bytes under their hash.
+    """
+    told = house.cloud.ask("GET", f"expected?events={household.home_id}")["events"]
+    expected = {each["id"]: each for each in told if begin <= each["time"] <= end}
+    with house.database() as database:
+        stored = {each["_id"]: each for each in database["events"].find()}
+        pictures = {each["_id"]: each["bytes"] for each in database["pictures"].find()}
+    wrong = [
+        f"picture {name} has other bytes"
+        for name, image in pictures.items()
+        if hashlib.sha256(image).hexdigest() != name
+    ]
+    for event_id, each in expected.items():
+        if event_id not in stored:
+            wrong.append(f"{event_id} is missing")
+            continue
+        found = stored[event_id]
+        same = (
+            found["type"] == each["type"]
+            and found["time"].timestamp() == each["time"]
+            and found["module_id"] == each["module_id"]
+            and found.get("video_status") == each.get("video_status")
+            and [one["id"] for one in found.get("subevents") or ()]
+            == [one["id"] for one in each.get("subevents") or ()]
+        )
+        if not same:
+            wrong.append(f"{event_id} is {found}, not {each}")
+        wrong += [
+            f"{event_id} lacks {sha256}: {found.get('pictures_lost')}"
+            for sha256 in _pictures_of(each)
+            if sha256 not in found["pictures"] or sha256 not in pictures
+        ]
+    return wrong
+
+
+def _pictures_of(event: Values) -> Iterator[str]:
+    for part in (event, *(event.get("subevents") or ())):
+        for slot in ("snapshot", "vignette"):
+            shot = part.get(slot)
+            if shot and shot["address"]:
+                yield shot["sha256"]

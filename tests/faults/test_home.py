@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import random
+import time
 from pathlib import Path
 
 import pytest
 
 from netatmo_ingestd.simulator import lives
 from tests.faults.house import House, opened, tell, until
-from tests.faults.lives import POLL_S, live_rows, stamps, states_of, wrong_live, wrong_states
-from tests.faults.past import DAY, journal
+from tests.faults.lives import (
+    POLL_S,
+    live_rows,
+    stamps,
+    states_of,
+    wrong_events,
+    wrong_live,
+    wrong_states,
+)
+from tests.faults.past import DAY, Call, journal
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 HOUR = 3600.0
+PAGES = 8
+chance = random.Random(5)
 ALL_LINES = {"products": ["weather", "aircare", "energy", "security", "control"]}
+PICTURES = {"pictures": True, "picture_hosts": ["127.0.0.1"]}
 SCENARIO = """
 [[homes]]
 valves = 5
@@ -37,7 +50,12 @@ def polls(house: House, device: str) -> list[int]:
 def test_a_week_of_every_line(tmp_path: Path) -> None:
     """States, live rows and history of seven days equal what was served, at 90 calls an hour."""
     with opened(
-        tmp_path, speed=2_000, days=10, cloud_flags=scenario(tmp_path), account=ALL_LINES
+        tmp_path,
+        speed=2_000,
+        days=10,
+        cloud_flags=scenario(tmp_path),
+        account=ALL_LINES,
+        security=PICTURES,
     ) as house:
         (household,) = house.cloud.world.households.values()
         thermostat = household.of_type("NATherm1")[0]
@@ -59,6 +77,7 @@ def test_a_week_of_every_line(tmp_path: Path) -> None:
 
         states = wrong_states(house, household, times)
         live = wrong_live(house, household, times)
+        events = wrong_events(house, household, begun, end - 2 * HOUR)
         day = (times[0] // DAY + 2) * DAY
         burnt = sum(
             max(0.0, min(last, day + DAY) - max(first, day))
@@ -76,6 +95,7 @@ def test_a_week_of_every_line(tmp_path: Path) -> None:
         f"calls an hour; {changes:.0f} states a day; boiler {burnt:.0f} s of {served:.0f} s"
     )
     assert not states, (len(states), states[:5])
+    assert not events, (len(events), events[:5])
     assert not live, (len(live), live[:5])
     answered = [call for call in asked if call["status"] == 200 and call["at"] < end + 1]
     assert len(answered) == len(times)
@@ -83,3 +103,60 @@ def test_a_week_of_every_line(tmp_path: Path) -> None:
     assert changes <= 300
     # One poll for each switch: twelve times on and off a day.
     assert abs(served - burnt) <= 24 * POLL_S
+
+
+def test_catching_up_on_events_killed_on_each_page(tmp_path: Path) -> None:
+    """Three days of events, a SIGKILL at each page: no event and no picture is missing."""
+    with opened(
+        tmp_path,
+        speed=150,
+        days=4,
+        cloud_flags=("--products", "security"),
+        account={"products": ["security"]},
+        history={"since": "all"},
+        security=PICTURES,
+    ) as house:
+        (household,) = house.cloud.world.households.values()
+        begun, kills = house.now, 0
+        while kills < PAGES:
+            house.start()
+            seen = len(pages(house))
+            until(
+                lambda: len(pages(house)) > seen,  # noqa: B023
+                within=60,
+                what="a page of events is asked",
+                house=house,
+                every=0.02,
+            )
+            time.sleep(chance.random() * 0.4)
+            house.kill()
+            kills += 1
+        house.start()
+        until(lambda: whole(house, household.home_id), within=120, what="all is read", house=house)
+        until(lambda: house.now > begun + DAY / 8, within=120, what="the newest have settled")
+        end = house.now - 2 * HOUR
+        wrong = wrong_events(house, household, begun - 3 * DAY, end)
+        with house.database() as database:
+            counts = {name: database[name].count_documents({}) for name in ("events", "pictures")}
+            lost = database["events"].count_documents({"pictures_lost.reason": {"$ne": None}})
+        calls = len(pages(house))
+        stats = house.cloud.stats()
+    tell(f"{kills} kills: {counts}, {lost} events with a picture lost, {calls} calls of getevents")
+    assert not wrong, (len(wrong), wrong[:5])
+    assert counts["events"] >= 100
+    assert stats["pictures"]["leaked"] == 0
+
+
+def pages(house: House) -> list[Call]:
+    return [call for call in journal(house) if call["endpoint"] == "getevents"]
+
+
+def whole(house: House, home_id: str) -> bool:
+    """Everything from the first event on is covered, up to an hour ago."""
+    document = house.coverage("events").get(home_id)
+    return (
+        document is not None
+        and len(document["covered"]) == 1
+        and (house.now - document["covered"][0][1].timestamp() < 2 * HOUR)
+        and document["covered"][0][0].year == 2000
+    )
