@@ -32,6 +32,8 @@ from netatmo_ingestd.providers import Provider, Reaction, names_application, rea
 RETRIES = 3
 PASSING = (Reaction.RETRY, Reaction.CROWDED)
 RETRY_AFTER_MOST_S = 60.0  # within one call; a longer wait is for the next poll
+WEBHOOKS = "webhooks"
+_PATHS = {WEBHOOKS: "/webhooks/v1"}  # what does not lie under /api/
 _ENDPOINT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -104,11 +106,18 @@ class Client:
     rng: random.Random = field(default_factory=random.Random)
 
     async def call(
-        self, endpoint: str, params: Mapping[str, str], *, priority: Priority, purpose: str
+        self,
+        endpoint: str,
+        params: Mapping[str, str],
+        *,
+        priority: Priority,
+        purpose: str,
+        verb: str = "GET",
     ) -> Reply:
         """GET `/api/<endpoint>`; each attempt waits for the budget first.
 
         purpose  "live", "trailing", "reread" or "history"; told to a simulated cloud only
+        verb     POST sends `params` as JSON; its success, and that of DELETE, may have no body
         Raises   LoginRequired; ApiUnavailable after 4 attempts; ApiThrottled at once;
                  ApiRefused with its `reaction`
         Source   netatmo-api.md 5.2
@@ -119,7 +128,7 @@ class Client:
             await self.budget.reserve(self.account, priority)
             token = await self.tokens.current()
             try:
-                reply = await self._attempt(endpoint, params, token, purpose)
+                reply = await self._attempt(endpoint, params, token, purpose, verb)
             except _Trouble as trouble:
                 if trouble.reaction is Reaction.RENEW and not renewed:
                     renewed = True
@@ -134,13 +143,13 @@ class Client:
                 return reply
 
     async def _attempt(
-        self, endpoint: str, params: Mapping[str, str], token: Token, purpose: str
+        self, endpoint: str, params: Mapping[str, str], token: Token, purpose: str, verb: str
     ) -> Reply:
         secrets = Redactor()
         secrets.protect("token", [token.access, token.refresh])
         try:
             async with asyncio.timeout(self.call_limit_s):
-                request = self._request(endpoint, params, token, purpose)
+                request = self._request(endpoint, params, token, purpose, verb)
                 response = await self.http.send(
                     request, stream=True, auth=None, follow_redirects=False
                 )
@@ -152,10 +161,13 @@ class Client:
         except _FAILED as error:
             reaction, seen = next(FOREIGN[kind] for kind in type(error).mro() if kind in FOREIGN)
             raise _Trouble(reaction, f"{seen} ({type(error).__name__})") from error
+        if verb != "GET" and response.is_success and not raw.strip():
+            raw = b"{}"
+            response.headers.pop("Content-Type", None)
         return self._read(response, raw, secrets)
 
     def _request(
-        self, endpoint: str, params: Mapping[str, str], token: Token, purpose: str
+        self, endpoint: str, params: Mapping[str, str], token: Token, purpose: str, verb: str
     ) -> httpx.Request:
         if not _TOKEN.fullmatch(token.access):
             raise _Trouble(Reaction.RELOGIN, "the saved token has characters no token has")
@@ -166,8 +178,9 @@ class Client:
         }
         if self.provider.loopback:
             headers["X-Ingest-Purpose"] = purpose
-        url = f"{self.provider.api_url}/api/{endpoint}"
-        request = self.http.build_request("GET", url, params=dict(params), headers=headers)
+        url = f"{self.provider.api_url}{_PATHS.get(endpoint, f'/api/{endpoint}')}"
+        sent: dict[str, Any] = {"json" if verb == "POST" else "params": dict(params)}
+        request = self.http.build_request(verb, url, headers=headers, **sent)
         safe = request.url.scheme == "https" or self.provider.loopback
         known = request.url.host in self.provider.hosts and _ENDPOINT.fullmatch(endpoint)
         if not (known and safe):

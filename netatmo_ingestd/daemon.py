@@ -18,6 +18,7 @@ from netatmo_ingestd.errors import ConfigError, SpoolError, StoreUnavailable
 from netatmo_ingestd.process import Stop, forbid_dumps, notify
 from netatmo_ingestd.settings import Settings
 from netatmo_ingestd.waits import finish, is_set
+from netatmo_ingestd.web.site import Site, open_site
 
 MEASURE_S = 3600.0
 
@@ -26,7 +27,7 @@ async def run(settings: Settings, stop: Stop) -> None:
     """Until `stop`; raises ConfigError or Busy before anything is polled."""
     log = logs.logger()
     forbid_dumps()
-    async with opened(settings) as parts:
+    async with opened(settings) as parts, open_site(parts) as site:
         log.info(
             "daemon.started",
             version=__version__,
@@ -35,7 +36,7 @@ async def run(settings: Settings, stop: Stop) -> None:
             state_dir=str(settings.state_dir),
         )
         notify("READY=1")
-        await run_tasks(parts, stop)
+        await run_tasks(parts, stop, site)
         log.info("daemon.stopped", left_on_spool=parts.spool.records)
 
 
@@ -63,7 +64,7 @@ async def run_once(settings: Settings, stop: Stop) -> list[str]:
     return problems
 
 
-async def run_tasks(parts: Parts, stop: Stop) -> None:
+async def run_tasks(parts: Parts, stop: Stop, site: Site | None = None) -> None:
     """Everything that runs, until `stop`; then in order: polls end, the spool drains."""
     log = logs.logger()
     writing, rest = asyncio.Event(), asyncio.Event()
@@ -75,6 +76,8 @@ async def run_tasks(parts: Parts, stop: Stop) -> None:
         historian = group.create_task(parts.historian.run(stop.asked, stop.poll_s, stop.hurry))
         walker = group.create_task(parts.walker.run(stop.asked, stop.poll_s, stop.hurry))
         group.create_task(parts.retention.run(stop.asked))
+        if site:
+            group.create_task(site.run(stop.asked))
         group.create_task(_report(parts, rest))
         group.create_task(_summarize(parts, rest, log))
         group.create_task(_measure(parts, rest))

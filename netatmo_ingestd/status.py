@@ -10,9 +10,9 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,8 @@ class Reporter:
     store_name: str
     started: float
     growth: Growth
+    # What others add to it, by key.
+    more: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state, as `status --json` prints it."""
@@ -118,7 +120,8 @@ class Reporter:
             "drift": dict(self.memory.drift),
             "problems": dict(self.memory.problems),
             "stretch": round(self.poller.stretch, 2),
-        }
+            "webhook": None,
+        } | {name: tell() for name, tell in self.more.items()}
         result["troubles"] = troubles(result)
         result["hints"] = hints(result)
         result["healthy"] = not result["troubles"]
@@ -130,6 +133,7 @@ class Reporter:
             "login": self.tokens[account.name].status(),
             "budget": asdict(usage),
             "failing": {name: asdict(each) for name, each in account.failing.items()},
+            "not_granted": self._not_granted(account),
             "refused": {name: str(until) for name, until in account.refused.items()},
             "last_good": {name: _iso(each) for name, each in account.last_good.items()},
             "late": sorted(
@@ -142,6 +146,19 @@ class Reporter:
                 }
             ),
         }
+
+    def _not_granted(self, account: AccountPolls) -> dict[str, list[str]]:
+        """Of each product the scopes that its login asked for and did not get."""
+        status = self.tokens[account.name].status()
+        granted = set(status["scopes"])
+        missing = {
+            source.name: [
+                scope for scope in source.scopes if scope in account.asked and scope not in granted
+            ]
+            for source in account.sources
+        }
+        # Without a login nothing was refused; one of an odd cloud tells no scopes at all.
+        return {name: scopes for name, scopes in missing.items() if scopes and granted}
 
     def _modules(self, history: Mapping[str, Any]) -> list[dict[str, Any]]:
         described = [
@@ -255,7 +272,15 @@ def hints(report: Mapping[str, Any]) -> list[str]:
         )
     if (report.get("pictures") or {}).get("failing"):
         found.append(f"pictures cannot be fetched ({report['pictures']['failing']}); tried again")
+    for name, each in (report.get("webhook") or {"accounts": {}})["accounts"].items():
+        if each["error"]:
+            found.append(f"{name}: the webhook is not registered, polls go on ({each['error']})")
     for name, account in report["accounts"].items():
+        found += [
+            f"{name}: {product} was not granted ({', '.join(scopes)}); if it is yours, log in "
+            f"again and accept all: netatmo-ingestd login --account {name}"
+            for product, scopes in account.get("not_granted", {}).items()
+        ]
         budget = account["budget"]
         if budget["error"]:
             found.append(f"{name}: the budget is not kept on disk ({budget['error']})")

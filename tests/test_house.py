@@ -25,6 +25,7 @@ LAYERS = (
     {"terminal"},
     {"doctor"},
     {"daemon"},
+    {"web"},
     {"build"},
     {"status", "process"},
     {"poller", "retention"},
@@ -73,16 +74,17 @@ def _level(name: str) -> int:
 def test_imports_point_downwards() -> None:
     """No file of the package imports one that stands above it."""
     wrong = []
-    for path in PACKAGE.glob("*.py"):
+    for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "web").glob("*.py")]:
+        name = "web" if path.parent != PACKAGE else path.stem
         for module in _imports(path):
             parts = module.split(".")
             if parts[0] != "netatmo_ingestd" or len(parts) < 2:
                 continue
             other = parts[1]
-            if not (PACKAGE / f"{other}.py").exists() and other != "sources":
+            if not (PACKAGE / f"{other}.py").exists() and other not in ("sources", "web"):
                 continue
-            if other != path.stem and _level(other) < _level(path.stem):
-                wrong.append(f"{path.stem} imports {other}")
+            if other != name and _level(other) < _level(name):
+                wrong.append(f"{name} imports {other}")
 
     assert wrong == []
 
@@ -192,15 +194,28 @@ def test_readme_lists_events_and_units() -> None:
 
 def test_every_logged_event_is_documented() -> None:
     """Each event name in the code is a name of logs.EVENTS, and none there is unused."""
-    source = "\n".join(path.read_text() for path in PACKAGE.glob("*.py") if path.stem != "logs")
+    source = "\n".join(
+        path.read_text()
+        for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "web").glob("*.py")]
+        if path.stem != "logs"
+    )
     used = set(
         re.findall(
-            r'"((?:daemon|clock|login|poll|history|budget|parse|picture|retention|spool|store)\.[a-z_]+)"',
+            r'"((?:daemon|clock|login|poll|history|budget|parse|picture|retention|spool|store|webhook)'
+            r'\.[a-z_]+)"',
             source,
         )
     )
     used |= {f"module.{what}" for what in ("added", "changed", "vanished", "returned")}
-    used -= {"daemon.lock", "store.log", "store.uri", "spool.db", "spool.ballast"}
+    used -= {
+        "daemon.lock",
+        "store.log",
+        "store.uri",
+        "spool.db",
+        "spool.ballast",
+        "webhook.path",
+        "webhook.url",
+    }
 
     assert used - set(logs.EVENTS) == set()
     assert set(logs.EVENTS) - used == set()

@@ -1,0 +1,1 @@
+"""The daemon's own small web server, and what it answers."""
