@@ -16,6 +16,7 @@ REQUEST = "request"  # spoils one answer; `endpoint` "token" or "authorize" for 
 LOGIN = "login"  # spoils one answer of the token endpoint
 PICTURE = "picture"  # spoils one answer of the host of pictures
 WORLD = "world"  # changes what is measured or described, for all requests while armed
+EVENTS = "events"  # changes what getevents answers, while armed
 ACTION = "action"  # happens once, when armed
 
 
@@ -36,11 +37,15 @@ def _token(**params: Any) -> Kind:
 
 
 def _picture(**params: Any) -> Kind:
-    return Kind(PICTURE, {"commit": True, **params})
+    return Kind(PICTURE, params)
 
 
 def _world(**params: Any) -> Kind:
     return Kind(WORLD, {"module": None, **params})
+
+
+def _events(**params: Any) -> Kind:
+    return Kind(EVENTS, {"module": None, "event": None, **params})
 
 
 PICTURES = "pictures"
@@ -114,11 +119,11 @@ KINDS: Mapping[str, Kind] = {
     "garbled": _world(),  # every field of a device but its id is of some other kind
     # From `at` on (default: the arming) World.successor stands in the place of a module.
     "replaced": _world(at=None),
-    # the world: events. `event` is an id; None is the first of an answer, for picture_foreign_host
+    # getevents. `event` is an id; None is the first of an answer, for picture_foreign_host
     # every one. /simulator/expected tells events as they are without these
-    "event_garbled": _world(event=None),  # every field but its id
-    "event_unknown_type": _world(event=None, type="teleported"),
-    "picture_foreign_host": _world(event=None, host="pictures.example.net"),
+    "event_garbled": _events(),  # every field but its id
+    "event_unknown_type": _events(type="teleported"),
+    "picture_foreign_host": _events(host="pictures.example.net"),
     # at once
     "expire_access": Kind(ACTION, {}),
     "revoke": Kind(ACTION, {}),
@@ -159,12 +164,14 @@ class Fault:
             return endpoint == "token"
         if self.group == PICTURE:
             return endpoint == PICTURES
+        if self.group == EVENTS:
+            return endpoint == "getevents"
         if self.endpoint is None:
             return endpoint not in ("token", "authorize", PICTURES)
         return self.endpoint in (endpoint, "*")
 
     def touches(self, module_id: str, station_id: str) -> bool:
-        """Whether a world fault is about this module, or about the station behind it."""
+        """Whether it is about this module, or about the station behind it."""
         return self.params["module"] in (None, module_id, station_id)
 
     def as_json(self) -> dict[str, Any]:
@@ -230,11 +237,11 @@ class Switchboard:
         return None
 
     def world(self, endpoint: str, account: str | None, now: float) -> list[Fault]:
-        """The world faults this request meets; uses up one of each count."""
+        """The faults of world and events this request meets; uses up one of each count."""
         return [
             _use(fault)
             for fault in self._faults
-            if fault.group == WORLD and self._strikes(fault, endpoint, account, now)
+            if fault.group in (WORLD, EVENTS) and self._strikes(fault, endpoint, account, now)
         ]
 
     def peek(self, now: float) -> list[Fault]:
