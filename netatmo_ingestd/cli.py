@@ -160,6 +160,7 @@ def _simulator(
     seed: Annotated[int, typer.Option(help="Another seed, another weather.")] = 1,
     stations: Annotated[int, typer.Option(min=1, max=50, help="How many stations.")] = 1,
     coaches: Annotated[int, typer.Option(min=0, max=50, help="How many air quality monitors.")] = 0,
+    products: Annotated[str, typer.Option(help="In each home: energy,security,control.")] = "",
     origin: Annotated[
         float | None, typer.Option(help="Go on with the time of an earlier simulator.")
     ] = None,
@@ -169,14 +170,17 @@ def _simulator(
     \b
     Example:
       netatmo-ingestd simulator --port 8700 --speed 600 --stations 2 --coaches 1
+      netatmo-ingestd simulator --products energy,security,control
     Then set [netatmo] api_url and auth_url, and [clock], to what it prints.
     """
     del config
-    from netatmo_ingestd.simulator import server  # noqa: PLC0415  # starlette is for it alone
+    # Here: starlette is for it alone.
+    from netatmo_ingestd.simulator import scenario, server  # noqa: PLC0415
 
     plan = server.Plan(
-        port=port, speed=speed, seed=seed, stations=stations, coaches=coaches, origin=origin
-    )
+        port=port, speed=speed, seed=seed, stations=stations, coaches=coaches, origin=origin,
+        products=scenario.products(products),
+    )  # fmt: skip
     server.serve(plan)
 
 

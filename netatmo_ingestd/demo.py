@@ -35,6 +35,7 @@ from netatmo_ingestd.settings import (
     ClockSettings,
     LogSettings,
     NetatmoSettings,
+    SecuritySettings,
     Settings,
     StoreSettings,
     WriterSettings,
@@ -45,7 +46,13 @@ from netatmo_ingestd.sources.quantities import UNITS, UPSTREAM
 
 SHOW_EVERY_S = 1.0
 COACHES = 1  # beside the stations of --stations
-PRODUCTS = ("weather", "aircare")
+HOUSEHOLD = ("energy", "security", "control")  # of the home of each station
+PRODUCTS = ("weather", "aircare", *HOUSEHOLD)
+WORDS = (
+    "setpoint_temperature", "boiler", "on", "brightness", "position", "status", "monitoring",
+    "fan_speed", "home",
+)  # fmt: skip
+"""Discrete state that is shown beside the newest values, where a module has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,7 @@ async def _simulator(options: Options) -> AsyncIterator[dict[str, Any]]:
         *(sys.executable, "-m", "netatmo_ingestd", "simulator", "--port", "0"),
         *("--speed", str(options.speed), "--seed", str(options.seed)),
         *("--stations", str(options.stations), "--coaches", str(COACHES)),
+        *("--products", ",".join(HOUSEHOLD)),
     ]
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -204,6 +212,7 @@ def _settings(folder: Path, cloud: dict[str, Any]) -> Settings:
         ),
         netatmo=NetatmoSettings(api_url=cloud["url"], auth_url=cloud["url"]),
         clock=ClockSettings(origin=cloud["origin"], speed=cloud["speed"]),
+        security=SecuritySettings(pictures=True, picture_hosts=("127.0.0.1",)),
         writer=WriterSettings(max_bulks_per_second=1000),
         log=LogSettings(level="warning"),
     )
@@ -259,11 +268,19 @@ def _table(parts: build.Parts, modules: list[dict[str, Any]]) -> Table:
     for module in sorted(modules, key=lambda each: (each.get("home_name", ""), each["_id"])):
         latest = module.get("latest") or {}
         values = latest.get("values", {})
-        text = "  ".join(f"{name} {values[name]:g}" for name in UNITS if name in values)
+        told = [f"{name} {values[name]:g}" for name in UNITS if name in values]
+        told += [f"{name} {_word(module[name])}" for name in WORDS if name in module]
+        text = "  ".join(told)
         at = f"{latest['time']:%H:%M:%S}" if latest else "-"
         names = (escape(str(module.get(key, ""))) for key in ("name", "home_name"))
         table.add_row(*names, at, text)
     return table
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _conclude(compared: Comparison | None, result: dict[str, Any], out: Console) -> None:
