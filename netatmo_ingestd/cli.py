@@ -28,11 +28,12 @@ from netatmo_ingestd import (
     terminal,
     verify,
 )
+from netatmo_ingestd.cli_login import log_in, log_out
 from netatmo_ingestd.config import effective
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.process import Stop
 from netatmo_ingestd.settings import HistorySettings, Settings
-from netatmo_ingestd.startup import complain, config_file, fail, run, settings_of
+from netatmo_ingestd.startup import ConfigFile, complain, config_file, fail, run, settings_of
 
 # typer uses the installed click, or from 0.29 on a copy of its own: whichever it is.
 _UsageError: Any = typer.BadParameter.__base__
@@ -47,15 +48,6 @@ app = typer.Typer(
 )
 out = Console(highlight=False)
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Settings. Default: $NETATMO_INGESTD_CONFIG, ./config.toml, "
-        "/etc/netatmo-ingestd/config.toml.",
-    ),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -184,35 +176,8 @@ def _simulator(
     server.serve(plan)
 
 
-@app.command("login")
-def _login(
-    config: ConfigFile = None,
-    account: Annotated[str | None, typer.Option(metavar="NAME", help="Which account.")] = None,
-    paste: Annotated[
-        bool, typer.Option("--paste", help="Paste the address of the page that failed to load.")
-    ] = False,
-    refresh_token_stdin: Annotated[
-        bool,
-        typer.Option("--refresh-token-stdin", help="Read a refresh token from standard input."),
-    ] = False,
-    password: Annotated[
-        bool, typer.Option("--password", help="User name and password, for servers that take it.")
-    ] = False,
-) -> None:
-    """Log in once; a running daemon picks the login up by itself.
-
-    \b
-    Examples:
-      netatmo-ingestd login                         open the printed address in a browser
-      netatmo-ingestd login --paste                 the browser is on another machine
-      netatmo-ingestd login --refresh-token-stdin < token.txt
-    """
-    if paste + refresh_token_stdin + password > 1:
-        raise ConfigError("login: choose one of --paste, --refresh-token-stdin, --password")
-    settings = settings_of(config)
-    chosen = settings.find_account(account)
-    way = "paste" if paste else "token" if refresh_token_stdin else "password" if password else ""
-    raise typer.Exit(run(terminal.log_in(settings, chosen.name, way, out)))
+app.command("login")(log_in)
+app.command("logout")(log_out)
 
 
 @app.command("run")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import urlsplit
@@ -119,6 +119,19 @@ READ_SCOPES = frozenset(
     {*(each for scopes in NETATMO.scopes.values() for each in scopes), "read_june"}
 )
 """Every scope that only reads (netatmo-api 2)."""
+
+
+def not_granted(
+    products: Iterable[str], asked: Iterable[str], granted: Iterable[str]
+) -> dict[str, tuple[str, ...]]:
+    """Of each product which of its scopes were asked for and not granted, if there are any."""
+    missing = set(asked) - set(granted)
+    found = {
+        product: tuple(scope for scope in NETATMO.scopes[product] if scope in missing)
+        for product in products
+    }
+    return {product: scopes for product, scopes in found.items() if scopes}
+
 
 # Codes of the error envelope. A refusal is read by (status, code), never by status alone:
 # a 403 has at least four meanings, a 429 two.

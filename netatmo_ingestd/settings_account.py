@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from netatmo_ingestd.area import TILE_DEGREES, tiles
-from netatmo_ingestd.providers import NETATMO, READ_SCOPES
+from netatmo_ingestd.providers import NETATMO, READ_SCOPES, not_granted
 from netatmo_ingestd.section import Section, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -111,14 +112,9 @@ class AccountSettings(AppSettings):
         own = self.scopes or _of(self.products)
         return tuple(dict.fromkeys((*own, *_of(more))))
 
-    def not_granted(self, granted: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    def not_granted(self, granted: Sequence[str], *more: str) -> dict[str, tuple[str, ...]]:
         """Of each product what was asked for it and is not among `granted`, if anything is."""
-        asked = set(self.scopes_for()) - set(granted)
-        found = {
-            product: tuple(scope for scope in NETATMO.scopes[product] if scope in asked)
-            for product in self.products
-        }
-        return {product: scopes for product, scopes in found.items() if scopes}
+        return not_granted((*self.products, *more), self.scopes_for(*more), granted)
 
 
 def _of(products: tuple[str, ...]) -> tuple[str, ...]:

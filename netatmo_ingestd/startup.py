@@ -7,14 +7,25 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit
+
+import typer
 
 from netatmo_ingestd import logs
 from netatmo_ingestd.config import load
 from netatmo_ingestd.settings import Settings
 
 _T = TypeVar("_T")
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings. Default: $NETATMO_INGESTD_CONFIG, ./config.toml, "
+        "/etc/netatmo-ingestd/config.toml.",
+    ),
+]
 _PLACES = (Path("config.toml"), Path("/etc/netatmo-ingestd/config.toml"))
 
 

@@ -29,6 +29,7 @@ from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.oauth import TokenManager
 from netatmo_ingestd.poller import Poller
 from netatmo_ingestd.process import is_running
+from netatmo_ingestd.providers import not_granted
 from netatmo_ingestd.spool import Spool
 from netatmo_ingestd.writer import Writer
 
@@ -147,18 +148,12 @@ class Reporter:
             ),
         }
 
-    def _not_granted(self, account: AccountPolls) -> dict[str, list[str]]:
+    def _not_granted(self, account: AccountPolls) -> dict[str, tuple[str, ...]]:
         """Of each product the scopes that its login asked for and did not get."""
-        status = self.tokens[account.name].status()
-        granted = set(status["scopes"])
-        missing = {
-            source.name: [
-                scope for scope in source.scopes if scope in account.asked and scope not in granted
-            ]
-            for source in account.sources
-        }
-        # Without a login nothing was refused; one of an odd cloud tells no scopes at all.
-        return {name: scopes for name, scopes in missing.items() if scopes and granted}
+        granted = self.tokens[account.name].status()["scopes"]
+        names = (source.name for source in account.sources)
+        # Without a login nothing was refused; an odd cloud may tell no scopes at all.
+        return not_granted(names, account.asked, granted) if granted else {}
 
     def _modules(self, history: Mapping[str, Any]) -> list[dict[str, Any]]:
         described = [

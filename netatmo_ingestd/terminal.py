@@ -19,7 +19,7 @@ from netatmo_ingestd.client import open_http
 from netatmo_ingestd.doctor import Finding
 from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.process import forbid_dumps
-from netatmo_ingestd.settings import Settings
+from netatmo_ingestd.settings import AccountSettings, Settings
 
 _MARKS = {"good": ("ok", "green"), "warn": ("warn", "yellow"), "bad": ("FAIL", "red")}
 
@@ -176,15 +176,21 @@ def ask(prompt: str, read: Callable[[str], str] = input) -> str:
         signal.signal(signal.SIGINT, before)
 
 
-async def log_in(settings: Settings, name: str, way: str, out: Console) -> int:
-    """One login of the account `name`: by browser, or `way` "paste", "token", "password"."""
+async def log_in(
+    settings: Settings, name: str, way: str, out: Console, add: tuple[str, ...] = ()
+) -> int:
+    """One login of the account `name`: by browser, or `way` "paste", "token", "password".
+
+    add  products that it asks for beside those of the settings
+    """
     forbid_dumps()
 
     def say(text: str) -> None:
         out.print(text, soft_wrap=True, markup=False)
 
     async with open_http() as http:
-        request = build.login_request(settings, settings.find_account(name), http)
+        account = settings.find_account(name)
+        request = build.login_request(settings, account, http, *add)
         if way == "token":
             result = await login.login_with_refresh_token(_piped("Refresh token: "), request)
         elif way == "password":
@@ -199,8 +205,24 @@ async def log_in(settings: Settings, name: str, way: str, out: Console) -> int:
         else:
             result = await login.login_with_browser(request, say=say)
     say(f"Logged in as account {name}; scopes: {', '.join(result.scopes) or 'none told'}.")
-    if result.missing:
-        say(f"Not granted: {', '.join(result.missing)}; those products stay empty.")
+    for product, scopes in account.not_granted(result.scopes, *add).items():
+        say(f"Not granted: {product} ({', '.join(scopes)}); what needs it stays empty.")
     if result.set_aside:
         say(f"The older token file was damaged; it is kept as {result.set_aside}.")
+    for line in to_configure(account, add):
+        say(line)
     return 0
+
+
+def to_configure(account: AccountSettings, add: Sequence[str]) -> list[str]:
+    """What the settings still lack for the products `add`: the lines as they should stand there."""
+    new = [each for each in dict.fromkeys(add) if each not in account.products]
+    if not new:
+        return []
+    lines = [f"  products = {json.dumps([*account.products, *new])}"]
+    if account.scopes:
+        lines.append(f"  scopes = {json.dumps(list(account.scopes_for(*new)))}")
+    if "public" in new and account.public_area is None:
+        lines.append("  public_area = { lat_ne = …, lon_ne = …, lat_sw = …, lon_sw = … }")
+    where = f'[[accounts]] name = "{account.name}"'
+    return [f"Now write this under {where} in the settings, and restart the daemon:", *lines]

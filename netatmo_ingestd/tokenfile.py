@@ -110,6 +110,21 @@ class TokenFile:
         self._write(json.dumps({"checksum": _checksum(content), "token": content}).encode())
         self._rename()
 
+    def is_there(self) -> bool:
+        """True when there is a login, or what is left of one."""
+        return any(True for _ in self._all())
+
+    def remove(self) -> None:
+        """Take away the login, and every copy that was set aside; first what could revive it."""
+        with _writing(self.path):
+            for each in self._all():
+                each.unlink(missing_ok=True)
+            _sync_folder(self.path.parent)
+
+    def _all(self) -> Iterator[Path]:
+        yield from (each for each in (self.next, self.path) if os.path.lexists(each))
+        yield from self.path.parent.glob(f"{self.path.name}.damaged-*")
+
     def set_aside(self) -> Path:
         """Keep a damaged file under another name, before `save` replaces it."""
         aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")

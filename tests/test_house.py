@@ -20,8 +20,9 @@ PACKAGE = ROOT / "netatmo_ingestd"
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"cli_login"},
     {"startup"},
-    {"demo", "backfill", "verify"},
+    {"demo", "backfill", "verify", "logout"},
     {"terminal"},
     {"doctor"},
     {"daemon"},
