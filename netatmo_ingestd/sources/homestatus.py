@@ -48,6 +48,7 @@ DASHBOARDS = frozenset({*weather.MODULE_TYPES, *aircare.MODULE_TYPES})
 
 _FTP = "last_ftp_event"
 _SKIPPED = {path.rpartition(".")[2] for path in LEFT_OUT if path.startswith("home.modules.")}
+_FAMILIES = {"auto_close_ts": "algo_"}  # of a window by VELUX, not of a set-point in auto mode
 # A set-point may be planned to end after a long journey.
 _PLANNED = timedelta(days=3660)
 
@@ -277,8 +278,8 @@ def _state(block: Block, names: Mapping[str, str], times: Mapping[str, str]) -> 
             block.problem(key, f"unknown value {value[:40]}", drift=True)
     for key, ours in times.items():
         # Of a set-point that is told, 0, null and a missing time are an open end.
-        family = f"{key.split('_')[0]}_"
-        if any(name.startswith(family) for name in block.fields):
+        family = _FAMILIES.get(key, f"{key.split('_')[0]}_")
+        if any(name.startswith(family) and name not in _FAMILIES for name in block.fields):
             found[ours] = block.moment(key, _PLANNED)
     return found
 
