@@ -24,7 +24,7 @@ from netatmo_ingestd.sources.weather import parse_stations
 from tests import test_sources_weather as weather
 
 CASES = Path(__file__).parent / "data" / "aircare"
-NAMES = sorted(path.name for path in CASES.iterdir())
+NAMES = sorted(path.parent.name for path in CASES.glob("*/response.json"))
 COACHES = AIRCARE.endpoints[0]
 OUR_NAMES = {*weather.OUR_NAMES, "subtype", "module_name"}
 

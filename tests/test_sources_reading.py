@@ -22,6 +22,7 @@ from netatmo_ingestd.sources.reading import (
     number,
     plain,
     scrub,
+    shaped,
     text,
     told,
     unknown,
@@ -183,6 +184,43 @@ def test_unknown_fields_are_data() -> None:
         "p.?: unknown field",
     ]
     assert all(each.drift for each in problems)
+
+
+def test_a_nested_value_has_our_names_alone() -> None:
+    """All the way down: numbers are doubles, a field without a name is data, a bad leaf is told."""
+    problems: list[Problem] = []
+    strange: list[tuple[str, Any]] = []
+    value = {"id": 7, "on": True, "rooms": [{"id": "a", "$x": [1]}, 2**63, 10**400, "\ud800", None]}
+
+    found = shaped(value, {"id": "id", "on": "is_on", "rooms": "rooms"}, "p.q", problems, strange)
+
+    assert json.dumps(found) == (
+        '{"id": 7.0, "is_on": true, "rooms": [{"id": "a"}, 9.223372036854776e+18, null, "?", null]}'
+    )
+    assert strange == [("rooms[0].$x", "[1]")]
+    assert [(str(each), each.drift) for each in problems] == [
+        ("p.q.rooms[0].$x: unknown field", True),
+        ("p.q.rooms[1]: beyond int64; a double now", True),
+        ("p.q.rooms[2]: a number that cannot be used", False),
+        ("p.q.rooms[3]: no clean text; mended", True),
+    ]
+
+
+@pytest.mark.parametrize("levels", [12, 13, 500, 100_000])
+def test_nesting_has_a_bound(levels: int) -> None:
+    """What is nested too deeply for the store is kept as text, however deep it is."""
+    value: Any = "end"
+    for _ in range(levels):
+        value = [value]
+    problems: list[Problem] = []
+
+    found = shaped(value, {}, "p", problems, [])
+
+    for _ in range(12):
+        (found,) = found
+    assert isinstance(found, str)
+    assert (found == "end") is (problems == []) is (levels == 12)
+    assert len(found) <= 4096
 
 
 def test_blocks_skips_what_is_no_object() -> None:

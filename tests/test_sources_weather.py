@@ -29,7 +29,7 @@ from netatmo_ingestd.sources.quantities import UNITS, UPSTREAM
 from netatmo_ingestd.sources.weather import LEFT_OUT, MODULE_TYPES, WEATHER, parse_stations
 
 CASES = Path(__file__).parent / "data" / "weather"
-NAMES = sorted(path.name for path in CASES.iterdir())
+NAMES = sorted(path.parent.name for path in CASES.glob("*/response.json"))
 STATIONS = WEATHER.endpoints[0]
 EVERYTHING = {"homes", "modules", "problems", "drift", "wants", "facts"}
 
