@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from netatmo_ingestd.errors import ConfigError
-from netatmo_ingestd.simulator.faults import KINDS, REQUEST, WORLD
+from netatmo_ingestd.simulator.faults import HOUSEHOLD, KINDS, REQUEST, WORLD
 from netatmo_ingestd.simulator.server import Plan, build
 from tests.clocks import START
 from tests.labs import Lab, error
@@ -538,13 +538,10 @@ async def test_tokens_can_be_ended_from_outside(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    # The others are of what else is in a home.
     sorted(
         kind
         for kind, of in KINDS.items()
-        if of.group == WORLD
-        and kind not in ("revised", "garbled", "renamed")
-        and not kind.startswith(("event_", "picture_"))
+        if of.group == WORLD and kind != "revised" and kind not in HOUSEHOLD
     ),
 )
 async def test_world_faults_change_an_answer_and_go_away(lab: Lab, kind: str) -> None:

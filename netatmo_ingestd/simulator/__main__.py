@@ -7,8 +7,20 @@ import sys
 from pathlib import Path
 
 from netatmo_ingestd.errors import IngestError
-from netatmo_ingestd.simulator.scenario import products
+from netatmo_ingestd.simulator.household import PRODUCTS
+from netatmo_ingestd.simulator.scenario import EXAMPLE, products
 from netatmo_ingestd.simulator.server import Plan, serve
+
+_EXAMPLES = f"""
+examples:
+  simulator                                    one weather station, a year of history
+  simulator --coaches 1 --products energy,security,control
+                                               a home with every product line
+  simulator --stations 2 --scenario homes.toml --speed 600
+                                               two homes as a file tells, ten minutes a second
+
+a scenario file; all but [[homes]] may be left out:
+{EXAMPLE}"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,15 +34,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     plain = Plan()
-    parser = argparse.ArgumentParser(prog="simulator", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="simulator",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--port", type=int, default=plain.port, help="0: the system chooses")
     add("--speed", type=float, default=plain.speed, help="simulated seconds per second")
     add("--seed", type=int, default=plain.seed, help="same seed, same values")
     add("--stations", type=int, default=plain.stations, help="in total, 7 modules each")
     add("--coaches", type=int, default=plain.coaches, help="air quality monitors in total")
-    add("--products", type=products, default=plain.products, help="of each home: a,b,c")
-    add("--scenario", type=Path, help="[[homes]]: products valves cameras meters persons")
+    add("--products", type=products, default=plain.products, help=f"of {', '.join(PRODUCTS)}: a,b")
+    add("--scenario", type=Path, help="TOML file of what is in each home; see below")
+    add("--contract", type=float, help="epoch at which peak and off-peak tariffs begin")
     add("--host", default=plain.host, help="a loopback address")
     add("--days", type=int, default=plain.days, help="days of history before the start")
     add("--timezones", type=_names, default=plain.timezones, help="IANA names, A,B,C: in turn")

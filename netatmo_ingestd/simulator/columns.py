@@ -99,6 +99,12 @@ def _told(_stamps: Sequence[int], values: Series) -> Value:
     return sum(told) if told else None  # type: ignore[return-value]
 
 
+def _paid(_stamps: Sequence[int], values: Series) -> Value:
+    """The same in money, without the noise of adding fractions."""
+    told = [value for value in values if value is not None]
+    return round(sum(told), 6) if told else None  # type: ignore[return-value]
+
+
 def _when_least(stamps: Sequence[int], values: Series) -> Value:
     return stamps[values.index(min(values))]
 
@@ -140,6 +146,11 @@ _TYPES: Mapping[str, tuple[str, int, Fold]] = {
     **{
         f"{family}${tariff}": (f"{family}${tariff}", _HALF_HOUR, _told)
         for family in ("sum_energy_buy_from_grid", "sum_energy_elec")
+        for tariff in range(3)
+    },
+    **{
+        f"{family}${tariff}": (f"{family}${tariff}", _HALF_HOUR, _paid)
+        for family in ("sum_energy_buy_from_grid_price", "sum_energy_price")
         for tariff in range(3)
     },
     "date_max_gust": ("GustStrength", _HALF_HOUR, _when_most),

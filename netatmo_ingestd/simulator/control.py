@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from netatmo_ingestd.simulator import events, kept, measure
+from netatmo_ingestd.simulator import conditions, events, kept, measure
 from netatmo_ingestd.simulator.faults import Fault
+from netatmo_ingestd.simulator.household import Household
 from netatmo_ingestd.simulator.traffic import Limits
 from netatmo_ingestd.simulator.view import View
 from netatmo_ingestd.simulator.world import Module
@@ -32,6 +33,7 @@ def routes(cloud: Cloud) -> list[Route]:
         "faults": {"GET": desk.armed, "POST": desk.arm, "DELETE": desk.disarm},
         "expected": {"GET": desk.expected},
         "world": {"GET": desk.world},
+        "home": {"GET": desk.home},
         "rotation": {"POST": desk.rotation},
         "token": {"GET": desk.token},
         "settings": {"GET": desk.settings, "POST": desk.change},
@@ -143,9 +145,20 @@ class Desk:
                 "now": cloud.clock.time(),
                 "rotation": cloud.authority.sessions.rotation,
                 "modules": [_described(module) for module in cloud.world.modules()],
+                "contract": cloud.world.contract,
+                "households": [_household(each) for each in cloud.world.households.values()],
                 "accounts": accounts(cloud),
             }
         )
+
+    async def home(self, request: Request) -> Response:
+        """What homestatus says of everything in the home `id` at `at` (default: now), no fault."""
+        query = request.query_params
+        household = self._cloud.world.households.get(query.get("id", ""))
+        if household is None:
+            raise ValueError(f"id: {query.get('id')!r} is no home with anything but weather")
+        at = float(query.get("at", self._cloud.clock.time()))
+        return JSONResponse({"at": at, **conditions.everything(household, at)})
 
     async def rotation(self, request: Request) -> Response:
         sessions = self._cloud.authority.sessions
@@ -222,6 +235,15 @@ def accounts(cloud: Cloud) -> list[dict[str, Any]]:
         }
         for position, account in enumerate(cloud.authority.accounts.values())
     ]
+
+
+def _household(household: Household) -> dict[str, Any]:
+    return {
+        "home_id": household.home_id,
+        "rooms": [asdict(each) for each in household.rooms],
+        "devices": [asdict(each) | {"scope": each.scope} for each in household.devices],
+        "persons": [asdict(each) for each in household.persons],
+    }
 
 
 def _described(module: Module) -> dict[str, Any]:

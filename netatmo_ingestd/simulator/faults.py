@@ -53,6 +53,19 @@ PICTURES = "pictures"
 YEARS_10 = 315_360_000
 MIB = 1024 * 1024
 
+HOUSEHOLD: Mapping[str, Kind] = {
+    "renamed": _world(name="Renamed"),
+    "moved": _world(room=None),  # None: into the next room
+    # Every field but the id is of some other kind, by turns.
+    "garbled": _world(shift=0),
+    "unknown_value": _world(field="monitoring", value="dozing"),
+    "lone_room": _world(where="homesdata"),  # the one method that tells of it
+    "no_modules": _world(),
+    "no_schedules": _world(),
+    "odd_status": _world(variant="empty"),  # misfits.status lists them
+}
+"""World faults of what stands in a home beside its station; `module` may be a room or the home."""
+
 KINDS: Mapping[str, Kind] = {
     # refusals
     "http": _request(status=503, body="html", retry_after=None),
@@ -92,7 +105,7 @@ KINDS: Mapping[str, Kind] = {
     # the world: silence and time. `module` is a module, a station with all behind it, or None for
     # everything; windows are [begin, end) in epoch seconds. Without `begin`: from the beginning for
     # gap and revised, from the arming for late and offline
-    "unreachable": _world(),
+    "unreachable": _world(code=6),  # of a device: in the errors of homestatus, with all behind it
     "late": _world(hours=6.0, begin=None, end=None),
     # Measured nothing; with both open it never reported at all.
     "gap": _world(begin=None, end=None),
@@ -115,8 +128,7 @@ KINDS: Mapping[str, Kind] = {
     "favourite": _world(),
     "read_only": _world(),
     "vanished": _world(),
-    "renamed": _world(name="Renamed"),
-    "garbled": _world(),  # every field of a device but its id is of some other kind
+    **HOUSEHOLD,
     # From `at` on (default: the arming) World.successor stands in the place of a module.
     "replaced": _world(at=None),
     # getevents. `event` is an id; None is the first of an answer, for picture_foreign_host

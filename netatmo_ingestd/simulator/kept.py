@@ -13,14 +13,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from netatmo_ingestd.simulator import lives
-from netatmo_ingestd.simulator.household import Device, Household, Room
+from netatmo_ingestd.simulator.household import CLIMATE, Device, Household, Room
 from netatmo_ingestd.simulator.world import DAY, Stamped, World
 
 ROOM_FIELDS = ("Temperature", "sp_temperature")
 THERMOSTAT_FIELDS = (*ROOM_FIELDS, "boileron", "boileroff")
-_METER = "sum_energy_buy_from_grid"
-_ECOMETER = "sum_energy_elec"
-_NO_METERS = {"NLG", "NLV", "NLT", "NBG", "NBR"}
+_METER = ("sum_energy_buy_from_grid", "sum_energy_buy_from_grid_price")
+_ECOMETER = ("sum_energy_elec", "sum_energy_price")
+_NO_METERS = {"NLG", "NLV", "NLT"}
+_FLUIDS = ("#6", "#7", "#8")  # lines of gas and water: no type is known to answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,15 @@ def find(world: World, name: str) -> Kept | None:
     return None
 
 
+def room_scope(household: Household, room: Room) -> str:
+    """What its history takes: the scope of a device that measures it."""
+    inside = (each for each in household.of_type(*CLIMATE) if each.room_id == room.id)
+    return next((each.scope for each in inside), "read_thermostat")
+
+
 def of_room(household: Household, room: Room) -> Kept | None:
-    """The history of a room; None without a thermostat or valve in it."""
-    if not any(each.room_id == room.id for each in household.of_type("NATherm1", "NRV")):
+    """The history of a room; None without anything in it that measures."""
+    if room not in household.warmed():
         return None
     zone = ZoneInfo(household.zone)
     setup = household.devices[0].setup
@@ -85,26 +92,37 @@ def of_room(household: Household, room: Room) -> Kept | None:
 def of_device(world: World, household: Household, device: Device) -> Kept | None:
     """The history of a thermostat or meter; None of anything else."""
     zone = ZoneInfo(household.zone)
-    if device.type == "NATherm1":
-        room = next(each for each in household.rooms if each.id == device.room_id)
-
-        def samples(begin: float, end: float) -> Iterator[Stamped]:
-            for at in lives.sample_times(device.salt, begin, end):
-                on = round(lives.boiler_on_seconds(device, at - lives.SAMPLE_S, at))
-                warmth = lives.temperature(room, at), lives.setpoint(room, zone, at)[0]
-                yield at, (*warmth, on, lives.SAMPLE_S - on)
-
-        return Kept(device.id, THERMOSTAT_FIELDS, device.setup, zone, samples)
+    if device.type in ("NATherm1", "OTM"):
+        return _of_thermostat(household, device, zone)
+    if device.type == "NLE":
+        lines = "#" in device.id and not device.id.endswith(_FLUIDS)
+        return _of_meter(world, device, zone, _ECOMETER) if lines else None
     if device.scope != "read_magellan" or device.type in _NO_METERS:
         return None
-    family = _ECOMETER if device.type == "NLE" else _METER
-    fields = tuple(f"{family}${number}" for number in range(3))
+    return _of_meter(world, device, zone, _METER)
+
+
+def _of_thermostat(household: Household, device: Device, zone: ZoneInfo) -> Kept:
+    room = next(each for each in household.rooms if each.id == device.room_id)
+
+    def samples(begin: float, end: float) -> Iterator[Stamped]:
+        for at in lives.sample_times(device.salt, begin, end):
+            on = round(lives.boiler_on_seconds(device, at - lives.SAMPLE_S, at))
+            warmth = lives.temperature(room, at), lives.setpoint(room, zone, at)[0]
+            yield at, (*warmth, on, lives.SAMPLE_S - on)
+
+    return Kept(device.id, THERMOSTAT_FIELDS, device.setup, zone, samples)
+
+
+def _of_meter(world: World, device: Device, zone: ZoneInfo, names: tuple[str, str]) -> Kept:
+    fields = tuple(f"{name}${number}" for name in names for number in range(3))
 
     def halves(begin: float, end: float) -> Iterator[Stamped]:
         first, last = -(-int(begin) // lives.HALF), int(end) // lives.HALF
         for half in range(first, last + 1):
-            told: Any = lives.energy(device, zone, half, world.contract)
-            yield half * lives.HALF, told
+            told = lives.energy(device, zone, half, world.contract)
+            row: Any = (*told, *lives.price(told))
+            yield half * lives.HALF, row
 
     setup = -(-device.setup // lives.HALF) * lives.HALF
     return Kept(device.id, fields, setup, zone, halves, late=lives.HALF + lives.METER_LATE_S)

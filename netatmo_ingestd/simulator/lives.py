@@ -7,7 +7,8 @@ day: the heating follows its schedule, doors open, people leave, lights go on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -20,6 +21,9 @@ SLOT = 7_200
 HALF = 1_800
 _DAY_SET, _NIGHT_SET, _MANUAL_SET = 205, 170, 220  # tenths of °C
 METER_LATE_S = 1_200
+PRICES = (0.2516, 0.27, 0.2068)  # base, peak, off-peak: per kWh
+PHASES = (1, 2, 3)
+PEAK_MINUTES = (405, 1_330)  # of the local day: 06:45 to 22:10
 SAMPLE_S = 600
 
 
@@ -52,6 +56,16 @@ def _plan(salt: int, zone: ZoneInfo, at: int) -> tuple[tuple[int, str, int], ...
 def temperature(room: Room, at: float) -> Value:
     wave = 12 * math.sin(2 * math.pi * (at / DAY - 0.4))
     return tenths(round(190 + wave) + hashed(room.salt, "noise", int(at) // SAMPLE_S) % 4)
+
+
+def humidity(room: Room, at: float) -> int:
+    return 45 + hashed(room.salt, "humidity", int(at) // SAMPLE_S) % 15
+
+
+def outdoors(device: Device, at: float) -> Value:
+    """What a relay is told of the outside."""
+    wave = 45 * math.sin(2 * math.pi * (at / DAY - 0.4))
+    return tenths(round(70 + wave) + hashed(device.salt, "outside", int(at) // SAMPLE_S) % 4)
 
 
 def power_request(room: Room, zone: ZoneInfo, at: float) -> int:
@@ -131,7 +145,7 @@ def is_on(device: Device, at: float) -> bool:
 def power(device: Device, at: float) -> int:
     """W; nothing while it is off. A three-phase meter shows the sum of its phases."""
     if device.type == "NLY" and "#" not in device.id:
-        return sum(_load(device, phase, at) for phase in (1, 2, 3))
+        return sum(_load(device, phase, at) for phase in PHASES)
     if device.type == "NLY":
         return _load(device, int(device.id[-1]), at)
     if device.type != "NLPC" and not is_on(device, at):
@@ -170,9 +184,15 @@ def battery_state(millivolt: int) -> str:
 def energy(device: Device, zone: ZoneInfo, half: int, contract: int) -> tuple[int | None, ...]:
     """Wh of the half hour `half` since 1970 by tariff: (base, peak, off-peak).
 
+    A three-phase meter has the sum of its phases.
     contract  epoch from which on there are two tariffs instead of one; whole half hours
     """
-    amount = 10 + hashed(device.salt, "energy", half) % 300
+    name, _, part = device.id.partition("#")
+    if device.type == "NLY" and not part:
+        return _added(
+            [energy(replace(device, id=f"{name}#{n}"), zone, half, contract) for n in PHASES]
+        )
+    amount = 10 + hashed(device.salt, f"energy{part}", half) % 300
     if half * HALF < contract:
         return amount, None, None
     share = _peak_minutes(zone, half)
@@ -180,12 +200,28 @@ def energy(device: Device, zone: ZoneInfo, half: int, contract: int) -> tuple[in
     return None, peak if share else None, amount - peak if share < 30 else None
 
 
+def price(amounts: tuple[int | None, ...]) -> tuple[float | None, ...]:
+    """What energy by tariff costs, in the money of the contract."""
+    return tuple(
+        None if amount is None else round(amount * each / 1000, 6)
+        for amount, each in zip(amounts, PRICES, strict=True)
+    )
+
+
+def _added(parts: Sequence[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+    """Sums by tariff; the parts have the same tariffs."""
+    return tuple(
+        None if any(each is None for each in column) else sum(filter(None, column))
+        for column in zip(*parts, strict=True)
+    )
+
+
 @lru_cache(maxsize=65_536)
 def _peak_minutes(zone: ZoneInfo, half: int) -> int:
-    """How many minutes of a half hour lie in the peak tariff: 06:45 to 22:10 local time."""
+    """How many minutes of a half hour lie in the peak tariff."""
     local = datetime.fromtimestamp(half * HALF, zone)
     begin = local.hour * 60 + local.minute
-    return max(0, min(begin + 30, 1_330) - max(begin, 405))
+    return max(0, min(begin + 30, PEAK_MINUTES[1]) - max(begin, PEAK_MINUTES[0]))
 
 
 # --- what the cloud keeps ----------------------------------------------------------------------

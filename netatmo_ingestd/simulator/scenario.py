@@ -1,13 +1,4 @@
-"""Which homes to simulate: a TOML file of homes, products and counts.
-
-[[homes]]                                # the home of the first station
-products = ["energy", "control"]         # default: all of PRODUCTS
-heating = ["thermostat", "smarther"]     # default: the thermostat with its valves
-valves = 5
-meters = 20
-
-[[homes]]                                # of the second: all products in their usual counts
-"""
+"""Which homes to simulate: a TOML file of homes, products and counts, like EXAMPLE."""
 
 from __future__ import annotations
 
@@ -21,6 +12,19 @@ from typing import Any
 from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.simulator.household import HEATING, LINES, PRODUCTS, Wanted
 
+EXAMPLE = """\
+[[homes]]                                # the home of the first station
+products = ["energy", "security", "control"]
+heating = ["thermostat", "smarther"]     # also "modulating", "air"
+valves = 5
+cameras = 3
+meters = 20
+lines = 9                                # of the Ecometer
+persons = 2
+strangers = 1                            # faces without a name
+
+[[homes]]                                # of the second: every product, in usual counts
+"""
 MOST = 200
 _NAMES: Mapping[str, Sequence[str]] = {"products": PRODUCTS, "heating": HEATING}
 

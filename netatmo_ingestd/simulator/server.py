@@ -47,6 +47,7 @@ class Plan:
     timezones  IANA names for the stations in turn; none: those of their places
     origin     real epoch at which both clocks agree; None is now. Give the same one after a restart
     products   of PRODUCTS: what each home has beside its station
+    contract   epoch at which peak and off-peak tariffs begin; None is 20 days before `origin`
     scenario   file that says so for each home (scenario.read_scenario); instead of `products`
     shared     each account is also invited to the first station of the next
     """
@@ -69,6 +70,7 @@ class Plan:
     coaches: int = 0
     products: tuple[str, ...] = ()
     scenario: Path | None = None
+    contract: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def build(plan: Plan, clock: Clock | None = None) -> Cloud:
         timezones=plan.timezones,
         coaches=plan.coaches,
         households=_households(plan),
+        contract=plan.contract,
     )
     apps = [_app(plan.seed, number) for number in range(plan.apps)]
     accounts = _accounts(plan, world)
@@ -239,7 +242,13 @@ def _app(seed: int, number: int) -> App:
 
 def _households(plan: Plan) -> tuple[Wanted, ...]:
     if plan.scenario:
-        return read_scenario(plan.scenario)
+        homes = read_scenario(plan.scenario)
+        if len(homes) > plan.stations:
+            raise ConfigError(
+                f"{plan.scenario}: {len(homes)} homes, but --stations {plan.stations}; "
+                "each home is that of a station"
+            )
+        return homes
     return (Wanted(plan.products),) * plan.stations if plan.products else ()
 
 

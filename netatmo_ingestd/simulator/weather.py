@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from netatmo_ingestd.simulator import dashboard, kept, measure, oddities
+from netatmo_ingestd.simulator import dashboard, kept, measure, misfits, oddities
 from netatmo_ingestd.simulator.answers import CallError, Json, invalid_argument, no_scope
 from netatmo_ingestd.simulator.faults import Fault
 from netatmo_ingestd.simulator.happenings import KEPT_DAYS
@@ -101,16 +101,19 @@ def room_measures(call: Call) -> Json:
     room = next((each for each in household.rooms if each.id == query.module_id), None)
     if room is None or query.scale == "max":
         raise invalid_argument("Invalid scale" if room else "Invalid room_id")
-    return _kept(call, query, "read_thermostat", kept.of_room(household, room))
+    scope = kept.room_scope(household, room)
+    return _kept(call, query, scope, kept.of_room(household, room))
 
 
 def _device(call: Call, query: Query) -> tuple[str, kept.Kept | None] | None:
-    """(scope, what is kept) of a device of the account's households; None for anything else."""
+    """(scope, what is kept) of a device that is in the account's households; None else."""
     owned = {call.view.world.stations[each].home_id for each in call.account.owns}
     for home_id in owned & call.view.world.households.keys():
         household = call.view.world.households[home_id]
         for device in household.devices:
-            if device.id == query.module_id and query.device_id in (device.gateway, device.id):
+            if device.id != query.module_id or query.device_id not in (device.gateway, device.id):
+                continue
+            if not misfits.touching(call.faults, "vanished", device):
                 return device.scope, kept.of_device(call.view.world, household, device)
     return None
 

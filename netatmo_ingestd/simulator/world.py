@@ -19,6 +19,7 @@ from netatmo_ingestd.simulator.curves import FIELDS, PER_DAY, Row, Value, day_ro
 from netatmo_ingestd.simulator.household import Wanted, build
 
 STEP = 300
+HALF_HOUR = 1_800
 DAY = 86_400
 JITTER = 10
 _REACH = STEP + 2 * JITTER + 100  # how far a stamp may lie from k*300
@@ -120,7 +121,7 @@ class World:
     days       how much history exists before `origin`
     coaches    how many; coach k stands in the home of station k, in turn
     households what else is in the home of each station, in turn
-    contract   epoch of the change from one tariff to two
+    contract   epoch of the change from one tariff to two, cut to a half hour; None: 20 days before
     timezones  IANA names: station k lives by the k-th of them in turn; none: by those of its place
     """
 
@@ -134,6 +135,7 @@ class World:
         timezones: Sequence[str] = (),
         coaches: int = 0,
         households: Sequence[Wanted] = (),
+        contract: float | None = None,
     ) -> None:
         self.seed = seed
         self.timezones = tuple(timezones)
@@ -144,7 +146,8 @@ class World:
         self.coaches = {
             c.id: c for c in (self._coach(i, homes[i % stations]) for i in range(coaches))
         }
-        self.contract = (self.origin - 20 * DAY) // DAY * DAY
+        usual = (self.origin - 20 * DAY) // DAY * DAY
+        self.contract = usual if contract is None else int(contract) // HALF_HOUR * HALF_HOUR
         self.households = {
             home.home_id: build(seed, home.home_id, home.place.timezone, self.setup, wanted)
             for home, wanted in zip(homes, households, strict=False)
