@@ -1,7 +1,7 @@
 """What `homestatus` tells of a room, a device, a weather module or a person (netatmo-api 3.6).
 
-Root devices have no `reachable` but for the Legrand and Bubendorff gateways; parts of a device
-(`#1`) have neither that nor a firmware.
+Root devices have no `reachable` but for the Legrand and Bubendorff gateways, and none is recorded
+of a siren; parts of a device (`#1`) have neither that nor a firmware.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ def device(device: Device, at: float) -> dict[str, Json]:
         return told | ({"power": lives.power(device, at)} if device.type == "NLY" else {})
     told["firmware_revision"] = 100 + device.salt % 100
     if device.bridge:
-        told |= {"reachable": True, "rf_strength": 60 + device.salt % 30}
+        told["rf_strength"] = 60 + device.salt % 30
     else:
         told["wifi_strength"] = 45 + device.salt % 30
-    if device.type in _ANSWERING_ROOTS:
+    if (device.bridge and device.type != "NIS") or device.type in _ANSWERING_ROOTS:
         told["reachable"] = True
     read = _STATES.get(device.type)
     return told | (read(device, at) if read else _switch(device, at))
