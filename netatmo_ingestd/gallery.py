@@ -34,6 +34,9 @@ GIVE_UP_AFTER = 8  # pictures of a page that cannot be fetched: their host is aw
 AWAY_AFTER = 4  # of them, and not one that could be: nothing is tried for a while
 AWAY_S = 120.0  # of the daemon's clock; a host that hangs would hold up the polls behind
 ON_CAMERA = "only on the camera"
+SWAPPED = timedelta(hours=1)
+"""How far apart two events may be that the cloud shows in the wrong order: the newer one then comes
+on the page below, although its time is covered by the page above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ class Gallery:
             each.event_id: each
             for each in events
             if asked - each.time < self._kept
-            and (asked - each.time <= DAY or not any(b <= each.time < e for b, e in covered))
+            and (asked - each.time <= DAY or not _is_inside(each.time, covered))
         }
         shown = {
             event_id: self._shown.get(event_id) or Shown(each.home_id, asked)
@@ -304,3 +307,8 @@ class _Page:
 
 def _without(slots: Mapping[str, datetime], slot: str) -> dict[str, datetime]:
     return {name: since for name, since in slots.items() if name != slot}
+
+
+def _is_inside(moment: datetime, covered: Sequence[Interval]) -> bool:
+    """True when a covered interval has it, and has whatever may be swapped with it."""
+    return any(begin + SWAPPED <= moment < end for begin, end in covered)

@@ -68,6 +68,7 @@ class Cloud:
     """Client and pictures at once: `getevents` from a list, and images that addresses name.
 
     lasts    seconds for which an address is good
+    swapped  places of the list, newest first, that are shown in each other's
     broken   what a picture gives instead, by slot path; "" for all
     takes    seconds of the clock for each picture
     """
@@ -79,6 +80,7 @@ class Cloud:
     broken: dict[str, NoImage] = field(default_factory=dict)
     takes: float = 0.0
     down: bool = False
+    swapped: tuple[tuple[int, int], ...] = ()
     body: Any = None
     asked: list[tuple[str, str]] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
@@ -108,6 +110,8 @@ class Cloud:
         if self.body is not None:
             return Reply(self.body, now, now, json.dumps(self.body).encode())
         line = sorted(self.events, key=lambda each: each["time"], reverse=True)
+        for first, second in self.swapped:
+            line[first], line[second] = line[second], line[first]
         names = [each["id"] for each in line]
         begin = names.index(params["event_id"]) + 1 if "event_id" in params else 0
         page = json.loads(json.dumps(line[begin : begin + self.size]))
@@ -326,6 +330,20 @@ async def test_a_page(house: House) -> None:
         "home_id": HOME,
     }
     assert house.covered == ((FIRST, START - EVOLVES),)
+
+
+async def test_neighbours_that_are_swapped_over_two_pages(house: House) -> None:
+    """The newer of two events comes on the page below the older one: its pictures are fetched."""
+    for minutes in (0, 60, 120, 180, 240, 241, 300, 360):
+        house.cloud.happens(3 * DAY + timedelta(minutes=minutes))
+    house.cloud.swapped = ((4, 5),)
+
+    await house.poll()
+
+    for number in range(8):
+        event = await house.event(f"event-{number}")
+        assert len(event["pictures"]) == 2, event
+    assert house.cloud.asked[:2] == [("", "live"), ("event-5", "live")]
 
 
 async def test_a_second_poll_fetches_nothing_again(house: House) -> None:

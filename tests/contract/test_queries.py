@@ -92,7 +92,7 @@ def test_the_readme_answers_its_questions(tmp_path: Path) -> None:
     flags = ("--scenario", str(tmp_path / "scenario.toml"))
     with opened(
         tmp_path,
-        speed=1_500,
+        speed=1_000,
         days=40,
         cloud_flags=flags,
         account={**PRODUCTS, "exclude": ["Cellar", "Kitchen", "Bedroom"]},
@@ -102,7 +102,7 @@ def test_the_readme_answers_its_questions(tmp_path: Path) -> None:
         zone = ZoneInfo(household.zone)
         house.start()
         begun = house.now
-        until(lambda: house.now > begun + 2.1 * DAY, within=300, what="two days", every=0.5)
+        until(lambda: house.now > begun + 2.1 * DAY, within=400, what="two days", every=0.5)
         filled(house, within=300)
         now = house.settle(within=120)
         _, today = datetime.fromtimestamp(now, zone), datetime.fromtimestamp(now, zone).date()

@@ -51,7 +51,7 @@ def test_a_week_of_every_line(tmp_path: Path) -> None:
     """States, live rows and history of seven days equal what was served, at 90 calls an hour."""
     with opened(
         tmp_path,
-        speed=2_000,
+        speed=1_600,
         days=10,
         cloud_flags=scenario(tmp_path),
         account=ALL_LINES,
