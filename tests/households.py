@@ -16,6 +16,7 @@ from netatmo_ingestd.sources.topology import HOMESDATA
 from tests.clocks import START
 from tests.labs import Lab
 
+GRID = "sum_energy_buy_from_grid"
 SCENARIO = """
 [[homes]]
 heating = ["thermostat", "modulating", "smarther", "air"]
@@ -90,3 +91,21 @@ async def read(lab: Lab) -> tuple[Parsed, Parsed]:
 
 def ids(parsed: Parsed) -> set[str]:
     return {each.entity_id for each in parsed.records if isinstance(each, Entity)}
+
+
+def of(family: str) -> str:
+    """The total and three tariffs of a family of energy."""
+    return ",".join(f"{family}{tariff}" for tariff in ("", "$0", "$1", "$2"))
+
+
+def asked(device: Device, **params: Any) -> dict[str, Any]:
+    """Arguments of getmeasure for a device: by default half hours of energy, stamped by begin."""
+    plain = {"device_id": device.gateway, "module_id": device.id, "scale": "30min"}
+    return plain | {"type": of(GRID), "optimize": "false", "real_time": "true"} | params
+
+
+async def rows(lab: Lab, method: str = "getmeasure", **params: Any) -> dict[int, list[Any]]:
+    """A history by stamp; an empty one is told as a list."""
+    answer = await lab.get(method, **params)
+    assert answer.status_code == 200, answer.text
+    return {int(at): row for at, row in dict(answer.json()["body"] or {}).items()}
