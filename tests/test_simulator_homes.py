@@ -220,6 +220,22 @@ async def test_gateways_of_some_types_can_be_asked(lab: Lab) -> None:
     assert kinds == {"NAPlug", "NATherm1", "NRV", "NBG", "NBR", "NBO"}
 
 
+async def test_homesdata_takes_a_json_body(lab: Lab) -> None:
+    """Lists as lists; what is no JSON object is refused, and history takes a form alone."""
+    bearer = {"Authorization": f"Bearer {lab.access}"}
+    wanted = {"home_id": household(lab).home_id, "gateway_types": ["NAPlug", "NLG"]}
+
+    good = await lab.http.post("/api/homesdata", json=wanted, headers=bearer)
+    bad = await lab.http.post("/api/homesdata", json=["NAPlug"], headers=bearer)
+    history = await lab.http.post("/api/getmeasure", json={"scale": "max"}, headers=bearer)
+
+    (told,) = good.json()["body"]["homes"]
+    roots = {each["type"] for each in told["modules"] if "bridge" not in each}
+    assert roots == {"NAPlug", "NLG"}
+    assert error(bad) == (400, 40)
+    assert error(history) == (400, 10)
+
+
 # --- how often something changes -----------------------------------------------------------------
 
 

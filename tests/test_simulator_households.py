@@ -9,7 +9,7 @@ import pytest
 from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.simulator.__main__ import main
 from netatmo_ingestd.simulator.household import HEATING, PRODUCTS, Household, Wanted, build
-from netatmo_ingestd.simulator.scenario import products, read_scenario
+from netatmo_ingestd.simulator.scenario import EXAMPLE, products, read_scenario
 from netatmo_ingestd.simulator.server import Plan
 from netatmo_ingestd.simulator.server import build as cloud_of
 from tests.clocks import START
@@ -145,6 +145,26 @@ def test_a_bad_scenario_is_refused_in_one_line(tmp_path: Path, text: str, proble
     assert problem in str(refused.value)
     assert str(refused.value).startswith(str(file))
     assert "\n" not in str(refused.value)
+
+
+def test_a_home_without_a_station_is_refused(tmp_path: Path) -> None:
+    """More homes than stations: none is dropped in silence."""
+    file = written(tmp_path, "[[homes]]\n[[homes]]\n")
+
+    with pytest.raises(ConfigError, match="2 homes, but --stations 1"):
+        cloud_of(Plan(stations=1, days=2, origin=START, scenario=file))
+
+
+def test_the_help_shows_a_scenario_that_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What --help prints as an example is read without an objection."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    shown = capsys.readouterr().out
+    assert EXAMPLE in shown
+    assert read_scenario(written(tmp_path, EXAMPLE))[0].strangers == 1
 
 
 def test_products_of_the_command_line() -> None:

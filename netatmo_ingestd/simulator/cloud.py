@@ -6,6 +6,7 @@ routes under /simulator are in `control`; nothing here listens on a socket (see 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ METHODS: Mapping[str, Method] = {
     **homes.METHODS,
     **events.METHODS,
 }
+_JSON_METHODS = ("homesdata",)  # seen to take a JSON body; history takes none
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _CROWDED = CallError(429, 11, "Failed to enter concurrency limited section")
 
@@ -99,9 +101,9 @@ class Cloud:
     async def _data(self, request: Request) -> Response:
         begun, now = time.perf_counter(), self.clock.time()
         name = request.path_params["method"]
-        params = await _params(request)
-        request.scope["simulator.params"] = params
         try:
+            params = await _params(request)
+            request.scope["simulator.params"] = params
             session = self._admit(request, now)
             fault = self.faults.spoiler(name, session.account.user, now)
             if fault and not mishaps.needs_answer(fault):
@@ -275,9 +277,28 @@ def _callback(ask: Ask, **params: str) -> Response:
 
 
 async def _params(request: Request) -> list[tuple[str, str]]:
-    """Arguments of a GET query, a POST form, or both."""
+    """Arguments of a GET query, a POST form, or both; of homesdata also of a JSON object.
+
+    Raises  CallError 400, code 40, when that is none
+    """
     found = parse_qsl(request.url.query, keep_blank_values=True)
-    if request.method == "POST":
-        body = (await request.body()).decode("utf-8", "replace")
-        found += parse_qsl(body, keep_blank_values=True)
-    return found
+    if request.method != "POST":
+        return found
+    body = (await request.body()).decode("utf-8", "replace")
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    if kind == "application/json" and request.path_params.get("method") in _JSON_METHODS:
+        return found + _of_json(body)
+    return found + parse_qsl(body, keep_blank_values=True)
+
+
+def _of_json(body: str) -> list[tuple[str, str]]:
+    try:
+        told = json.loads(body)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise CallError(400, 40, "JSON bad encoding")
+    return [
+        (name, ",".join(map(str, value)) if isinstance(value, list) else str(value))
+        for name, value in told.items()
+    ]
