@@ -106,13 +106,16 @@ def _apply(document: Document, change: Mapping[str, Mapping[str, Any]], *, inser
                     *(before or ()),
                     *(each for each in new["$each"] if each not in (before or ())),
                 ]
-            elif operator not in {"$set", "$setOnInsert", "$max"}:
+            elif operator not in {"$set", "$setOnInsert", "$max", "$unset"}:
                 raise NotImplementedError(operator)
             *parents, name = path.split(".")
             place = document
             for parent in parents:
                 place = place.setdefault(parent, {})
-            place[name] = new
+            if operator == "$unset":
+                place.pop(name, None)
+            else:
+                place[name] = new
 
 
 class WireServer:
