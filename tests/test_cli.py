@@ -180,6 +180,7 @@ def test_the_version(run: Run) -> None:
         (("demo", "--speed", "fast"), "'--speed'"),
         (("demo", "--stations", "0"), "'--stations'"),
         (("login", "--account"), "--account"),
+        (("login", "--add", "heating"), '--add "heating" is no product; known: weather'),
         (("login", "--paste", "--password"), "choose one of --paste, --refresh-token-stdin"),
     ],
 )

@@ -36,7 +36,12 @@ from netatmo_ingestd.models import Token
 from netatmo_ingestd.plan import trailing_begin
 from netatmo_ingestd.poller import Poller, next_due
 from netatmo_ingestd.providers import NETATMO
-from netatmo_ingestd.settings import AccountSettings, HistorySettings, PollSettings
+from netatmo_ingestd.settings import (
+    AccountSettings,
+    HistorySettings,
+    PollSettings,
+    PublicArea,
+)
 from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.sources.measure import MEASURE
 from netatmo_ingestd.spool import Spool
@@ -247,6 +252,7 @@ async def opened(
     per_hour: int = 400,
     check_s: float = 0.02,
     products: tuple[str, ...] = ("weather",),
+    area: PublicArea | None = None,
 ) -> AsyncIterator[House]:
     clock = clock or HandClock(auto=True)
     cloud, log, memory, ledger = Cloud(clock), Log(), Memory(), Ledger()
@@ -262,6 +268,7 @@ async def opened(
             name: AccountPolls(
                 name=name,
                 sources=for_products(products),
+                tiles=area.tiles if area else (),
                 client=Client(
                     account=name,
                     provider=NETATMO,
@@ -273,7 +280,7 @@ async def opened(
                 ),
                 budget=budget,
                 intake=Intake(
-                    settings=AccountSettings(name=name, products=products),
+                    settings=AccountSettings(name=name, products=products, public_area=area),
                     spool=queue,
                     memory=memory,
                     ledger=ledger,

@@ -24,6 +24,7 @@ from netatmo_ingestd.account import Failing
 from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.models import Token
 from netatmo_ingestd.settings import AccountSettings, Settings, StoreSettings
+from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.tokenfile import TokenFile, make_folder, token_folder
 from tests.living import living
 
@@ -153,6 +154,16 @@ def test_a_lost_login_is_told_once() -> None:
     [
         ("store/warnings", {"index a(b)": "refused; slow"}, "store: index a(b): refused; slow"),
         ("stretch", 3.75, "the cadences do not fit the budget; each is stretched 3.75×"),
+        (
+            "accounts/home/not_granted",
+            {"energy": ["read_smarther"]},
+            "home: energy was not granted (read_smarther); if it is yours, log in again and accept",
+        ),
+        (
+            "webhook",
+            {"accounts": {"home": {"error": "no answer", "registered": False}}},
+            "home: the webhook is not registered, polls go on (no answer)",
+        ),
         ("accounts/home/budget/error", "disk full", "the budget is not kept on disk (disk full)"),
         ("accounts/home/budget/paused_for", 60.0, "a quota is used up; paused for 60 s"),
     ],
@@ -185,6 +196,23 @@ async def parts(tmp_path: Path) -> AsyncIterator[build.Parts]:
     TokenFile(folder / "token.json").save(token)
     async with AsyncExitStack() as stack:
         yield await stack.enter_async_context(build.opened(settings))
+
+
+async def test_a_product_that_was_refused_at_consent_is_told(parts: build.Parts) -> None:
+    """What the login asked for and did not get, by product; nothing while there is no login."""
+    account = parts.poller.accounts["home"]
+    account.sources = for_products(("weather", "energy"))
+    account.asked = ("read_station", "read_thermostat", "read_smarther")
+
+    told = parts.reporter.snapshot()
+
+    assert told["accounts"]["home"]["not_granted"] == {
+        "energy": ("read_thermostat", "read_smarther")
+    }
+    assert any("energy was not granted" in each for each in told["hints"])
+    assert told["healthy"]
+    TokenFile(token_folder(parts.settings.state_dir, "home") / "token.json").remove()
+    assert parts.reporter.snapshot()["accounts"]["home"]["not_granted"] == {}
 
 
 async def test_the_report_of_a_fresh_daemon(parts: build.Parts, tmp_path: Path) -> None:

@@ -96,9 +96,8 @@ def as_known(parsed: Parsed, known: Mapping[str, Entity]) -> Parsed:
         if isinstance(each, Entity) and each.entity_id in known:
             continue  # its own description says more
         if isinstance(each, Measurement) and own is not None:
-            records.append(
-                replace(each, home_id=own.home_id, device_id=own.device_id, module_type=own.type)
-            )
+            whose = {name: getattr(own, name) for name in ("account", "home_id", "device_id")}
+            records.append(replace(each, module_type=own.type, **whose))
         else:
             records.append(each)
     return replace(parsed, records=records)
