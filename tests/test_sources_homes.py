@@ -13,21 +13,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from netatmo_ingestd import records
 from netatmo_ingestd.errors import PayloadError
 from netatmo_ingestd.models import Batch, Entity, Measurement
 from netatmo_ingestd.polls import Parsed, Poll
-from netatmo_ingestd.sources import MODULE_TYPES, fields, topology
+from netatmo_ingestd.sources import MODULE_TYPES, fields, homestatus, topology
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.quantities import UNITS
 from netatmo_ingestd.sources.topology import HOMESDATA
 from netatmo_ingestd.upserts import operations
-from tests.test_sources_weather import _entity, _exact, _keys, _row, reply_of
+from tests.test_sources_weather import _entity, _exact, _garbage, _keys, _row, reply_of
 
 DATA = Path(__file__).parent / "data"
 CASES = sorted(
@@ -168,3 +172,154 @@ def test_every_case_is_of_a_type_or_a_home() -> None:
     named = {case.name.removeprefix("type_") for case in CASES if case.name.startswith("type_")}
 
     assert named == set(MODULE_TYPES)
+
+
+# --- garbage --------------------------------------------------------------------------------------
+
+TYPES = ("NATherm1", "NAC", "NACamera", "NACamDoorTag", "NLY", "NLPO", "NXO", "NSD")
+
+
+def household(part: str) -> dict[str, Any]:
+    """One home with what the cases of some types show, and a person."""
+    found: dict[str, Any] = json.loads(household_text(part))
+    return found
+
+
+@cache
+def household_text(part: str) -> str:
+    homes = []
+    for name in TYPES:
+        case = DATA / MODULE_TYPES[name].product / f"type_{name}" / f"{part}.json"
+        body = json.loads(case.read_text())["body"]
+        homes.append(body["home"] if part == "status" else body["homes"][0])
+    modules = {each["id"]: each for home in homes for each in home["modules"]}
+    home = {
+        **homes[0],
+        "modules": list(modules.values()),
+        "rooms": [*homes[0]["rooms"], {"id": "empty"}],
+        "persons": [{"id": "p", "out_of_sight": False, "pseudo": "Ana"}],
+    }
+    body = {"home": home} if part == "status" else {"homes": [home]}
+    return json.dumps({"status": "ok", "time_server": 1_760_000_000, "body": body})
+
+
+def keys_of(part: str) -> list[str]:
+    names: list[dict[str, Any]] = [
+        each
+        for envelope in (household(part),)
+        for home in (envelope["body"].get("home") or envelope["body"]["homes"][0],)
+        for kind in ("modules", "rooms", "persons")
+        for each in home[kind]
+    ]
+    tables = (
+        (topology._MODULE, topology._ROOM, dict.fromkeys(topology._SKIPPED))
+        if part == "topology"
+        else (fields.MODULE_STATE, fields.MODULE_TIMES, fields.MODULE_SEEN, fields.ROOM_STATE)
+    )
+    extra = ("capabilities", "alarm_config", "module_offset", "last_ftp_event", "algo_status")
+    return sorted({*extra, *(name for each in (*names, *tables) for name in each)} - {"id"})
+
+
+@cache
+def odd_parts(part: str) -> st.SearchStrategy[dict[str, Any]]:
+    ids = st.sampled_from([each["id"] for each in modules_of(household(part))])
+    named = st.sampled_from(keys_of(part)) | st.text(max_size=8)
+    return st.dictionaries(named, _garbage | ids, max_size=12)
+
+
+def modules_of(envelope: dict[str, Any]) -> list[dict[str, Any]]:
+    body = envelope["body"]
+    found: list[dict[str, Any]] = (body.get("home") or body["homes"][0])["modules"]
+    return found
+
+
+def parsed(part: str, envelope: dict[str, Any]) -> Parsed:
+    poll = poll_of(part, "65800c1a7b2f4e0012ab34c1")
+    return poll.endpoint.parse(reply_of(envelope), poll)
+
+
+def siblings(found: Parsed) -> list[Any]:
+    """All records but the odd one's; a room and a home may list that one."""
+    lists = ("modules", "module_types", "rooms", "schedules")
+    kept: list[Any] = []
+    for each in found.records:
+        if isinstance(each, Measurement) and each.module_id != "odd":
+            kept.append(each)
+        if isinstance(each, Entity) and each.entity_id != "odd":
+            about = {name: it for name, it in each.description.items() if name not in lists}
+            kept.append(replace(each, description=about))
+    return sorted(kept, key=repr)
+
+
+def is_stored(found: Parsed) -> bool:
+    """Every record becomes upserts; none is given up."""
+    documents, *_ = records.unpack(records.pack(Batch("home", "", found.records))[0])
+    names = [type(each).__name__ for each in found.records]
+    return [each["record"] for each in documents] == names and all(map(operations, documents))
+
+
+@pytest.mark.parametrize("part", ["topology", "status"])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_one_odd_part_costs_its_siblings_nothing(part: str, data: st.DataObject) -> None:
+    """Whatever stands in one module, room or person, all others are stored as without it."""
+    kind = data.draw(st.sampled_from(["modules", "modules", "rooms", "persons"]))
+    plain, odd = household(part), household(part)
+    inside = odd["body"].get("home") or odd["body"]["homes"][0]
+    like = data.draw(st.sampled_from(inside[kind]))
+    bad = {**like, **data.draw(odd_parts(part)), "id": "odd"}
+    inside[kind].insert(data.draw(st.integers(0, len(inside[kind]))), bad)
+
+    found = parsed(part, odd)
+
+    assert siblings(found) == siblings(parsed(part, plain))
+    assert "odd" in {each.entity_id for each in found.records if isinstance(each, Entity)} or (
+        bad.get("type") in homestatus.DASHBOARDS
+    )
+    assert is_stored(found)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    schedules=st.lists(
+        _garbage | st.dictionaries(st.sampled_from(sorted(topology._NAMES)), _garbage)
+    ),
+    place=st.sampled_from(["schedules", "therm_schedules"]),
+)
+def test_odd_schedules_cost_nothing_else(schedules: Any, place: str) -> None:
+    """Whatever a home's schedules are, all that is in the home is stored as without them."""
+    envelope = household("topology")
+    envelope["body"]["homes"][0][place] = schedules
+
+    found = parsed("topology", envelope)
+
+    plain = [
+        each for each in siblings(parsed("topology", household("topology"))) if each.kind != "home"
+    ]
+    assert [each for each in siblings(found) if each.kind != "home"] == plain
+    assert is_stored(found)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    errors=st.lists(
+        _garbage
+        | st.fixed_dictionaries({"id": st.sampled_from(["x", "y"]) | _garbage, "code": _garbage}),
+        max_size=4,
+    )
+    | _garbage
+)
+def test_odd_errors_cost_nothing_else(errors: Any) -> None:
+    """Whatever stands among the errors, what was told is stored; only who is named is out."""
+    envelope = household("status")
+    envelope["body"]["errors"] = errors
+
+    found = parsed("status", envelope)
+
+    plain = siblings(parsed("status", household("status")))
+    ids = {each.entity_id for each in plain if isinstance(each, Entity)}
+    rest = [
+        each for each in siblings(found) if not isinstance(each, Entity) or each.entity_id in ids
+    ]
+    assert rest == plain
+    assert is_stored(found)
