@@ -26,6 +26,7 @@ from netatmo_ingestd.simulator import (
     events,
     homes,
     mishaps,
+    publicdata,
     weather,
 )
 from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad, good, no_scope
@@ -45,6 +46,7 @@ METHODS: Mapping[str, Method] = {
     **aircare.METHODS,
     **homes.METHODS,
     **events.METHODS,
+    **publicdata.METHODS,
 }
 _JSON_METHODS = ("homesdata",)  # seen to take a JSON body; history takes none
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}

@@ -75,6 +75,8 @@ KINDS: Mapping[str, Kind] = {
     "expired_token": _request(),
     "invalid_token": _request(),
     "no_scope": _request(),
+    # Of getpublicdata alone: what stands behind it is away.
+    "public_upstream": _request(status=500),
     # the wire
     "cut": _request(commit=True, after=None),
     "stall": _request(commit=True, real_seconds=30.0),
@@ -141,6 +143,7 @@ KINDS: Mapping[str, Kind] = {
     "revoke": Kind(ACTION, {}),
 }
 
+_ONLY = {"public_upstream": "getpublicdata"}
 _SCOPE = ("kind", "count", "seconds", "until", "endpoint", "account", "probability")
 
 
@@ -217,7 +220,7 @@ class Switchboard:
             armed=now,
             count=None if spec.get("count") is None else int(spec["count"]),
             until=None if until is None else float(until),
-            endpoint=spec.get("endpoint"),
+            endpoint=spec.get("endpoint", _ONLY.get(spec["kind"])),
             account=spec.get("account"),
             probability=float(spec.get("probability", 1.0)),
         )

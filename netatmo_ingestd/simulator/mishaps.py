@@ -75,6 +75,11 @@ def _error(p: Params, _answer: Answer) -> Response:
     return plain(bad(CallError(p["status"], p["code"], p["message"])))
 
 
+def _public_upstream(p: Params, _answer: Answer) -> Response:
+    message = "failed to connect to server [weathermap:27017] on first connect"
+    return plain(as_json({"error": {"message": message, "code": 0}}, p["status"]))
+
+
 # --- the wire ---------------------------------------------------------------------------------
 
 
@@ -217,6 +222,7 @@ _KINDS: Mapping[str, Callable[[Params, Answer], Response]] = {
     "expired_token": _refusal(403, 3, "Access token expired"),
     "invalid_token": _refusal(403, 2, "Invalid access token"),
     "no_scope": _refusal(403, 13, "Application does not have the good scope rights"),
+    "public_upstream": _public_upstream,
     "cut": lambda p, answer: _Cut(answer, p["after"]),
     "stall": lambda p, answer: _Stall(answer, p["real_seconds"]),
     "slow": _slow,
