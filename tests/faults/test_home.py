@@ -19,7 +19,7 @@ from tests.faults.lives import (
     wrong_live,
     wrong_states,
 )
-from tests.faults.past import DAY, Call, journal
+from tests.faults.past import DAY, Call, differences, journal
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -78,6 +78,16 @@ def test_a_week_of_every_line(tmp_path: Path) -> None:
         states = wrong_states(house, household, times)
         live = wrong_live(house, household, times)
         events = wrong_events(house, household, begun, end - 2 * HOUR)
+        named = {each.name: each.id for each in house.cloud.world.modules()}
+        rows = {
+            name: found
+            for name, module in (
+                ("Thermostat", thermostat.id),
+                ("Garden", named["Garden"]),
+                ("Nursery", named["Nursery"]),
+            )
+            if (found := differences(house, module, begun, end - 2 * HOUR))
+        }
         day = (times[0] // DAY + 2) * DAY
         burnt = sum(
             max(0.0, min(last, day + DAY) - max(first, day))
@@ -96,6 +106,7 @@ def test_a_week_of_every_line(tmp_path: Path) -> None:
     )
     assert not states, (len(states), states[:5])
     assert not events, (len(events), events[:5])
+    assert not rows
     assert not live, (len(live), live[:5])
     answered = [call for call in asked if call["status"] == 200 and call["at"] < end + 1]
     assert len(answered) == len(times)
