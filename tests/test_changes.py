@@ -46,9 +46,25 @@ class House:
         self.known: dict[str, Known] = {}
 
     def answer(
-        self, at: timedelta, entities: Iterable[Entity], account: str = "me"
+        self,
+        at: timedelta,
+        entities: Iterable[Entity],
+        account: str = "me",
+        *others: House,
+        lists: bool = True,
     ) -> list[Record]:
-        found, update = compare(self.known, entities, account, START + at, EVERY)
+        """What comes of an answer; `others` are the endpoints beside this one."""
+        found, update = compare(
+            self.known,
+            entities,
+            account,
+            START + at,
+            EVERY,
+            lists=lists,
+            elsewhere=lambda entity_id: [
+                each.known[entity_id] for each in others if entity_id in each.known
+            ],
+        )
         for entity_id, known in update.items():
             row = records.from_json(records.to_json(to_row(known)))
             self.known[entity_id] = from_row(entity_id, row)
@@ -353,3 +369,94 @@ def test_an_empty_house_is_remembered_as_it_was() -> None:
     known = Known(entity, START, START + HOUR, absent=2, vanished=True)
 
     assert from_row("m", records.from_json(records.to_json(to_row(known)))) == known
+
+
+# --- several endpoints ----------------------------------------------------------------------------
+
+
+def test_what_another_endpoint_told_is_not_told_again() -> None:
+    """Added and renamed count once; what the endpoints tell differently counts for each."""
+    one, two = House(), House()
+    one.answer(HOUR, [module(name="Parlour", firmware=1.0)])
+
+    added = two.answer(HOUR, [module(name="Parlour", city="Hoorn")], "me", one)
+    one.answer(2 * HOUR, [module(name="Salon", firmware=1.0)], "me", two)
+    renamed = two.answer(2 * HOUR, [module(name="Salon", city="Delft")], "me", one)
+
+    assert changes(added) == []
+    assert [type(each).__name__ for each in added] == ["Entity", "State"]
+    assert changes(renamed) == [("changed", "m", {"city": "Hoorn"}, {"city": "Delft"})]
+
+
+def test_a_rename_that_one_endpoint_takes_back_is_told() -> None:
+    """Two names in turn are two changes, whoever told the first."""
+    one, two = House(), House()
+    for each in (one, two):
+        each.answer(HOUR, [module(name="Parlour")])
+    one.answer(2 * HOUR, [module(name="Salon")], "me", two)
+    two.answer(2 * HOUR, [module(name="Salon")], "me", one)
+
+    found = two.answer(3 * HOUR, [module(name="Attic")], "me", one)
+
+    assert changes(found) == [("changed", "m", {"name": "Salon"}, {"name": "Attic"})]
+
+
+def test_vanished_from_the_last_endpoint_that_listed_it() -> None:
+    """One that lacks it makes nothing vanish while another has it; both do, once."""
+    one, two = House(), House()
+    for each in (one, two):
+        each.answer(HOUR, [module(), module("n")])
+
+    alone = [changes(one.answer(at * DAY, [module("n")], "me", two)) for at in (1, 2, 3, 4)]
+    both = [changes(two.answer(at * DAY, [module("n")], "me", one)) for at in (5, 6, 7, 8)]
+
+    assert alone == [[]] * 4
+    assert both == [[], [], [("vanished", "m", {}, {})], []]
+
+
+def test_returned_to_the_first_endpoint_that_lists_it_again() -> None:
+    """The other one has it back without a word; so has one where it was not gone elsewhere."""
+    one, two = House(), House()
+    for each in (one, two):
+        each.answer(HOUR, [module(), module("n")])
+    for at in (1, 2, 3):
+        one.answer(at * DAY, [module("n")], "me", two)
+    here = one.answer(4 * DAY, [module(), module("n")], "me", two)
+    for at in (5, 6, 7):
+        one.answer(at * DAY, [module("n")], "me", two)
+        two.answer(at * DAY, [module("n")], "me", one)
+
+    back = two.answer(8 * DAY, [module(), module("n")], "me", one)
+    again = one.answer(8 * DAY, [module(), module("n")], "me", two)
+
+    assert changes(here) == []
+    assert changes(back) == [("returned", "m", {}, {})]
+    assert changes(again) == []
+
+
+def test_what_lists_nothing_neither_adds_nor_vanishes() -> None:
+    """Live state tells what changed, and no more than that."""
+    house = House()
+    first = house.answer(HOUR, [module(firmware=1.0), module("n")], lists=False)
+    gone = [house.answer(at * DAY, [module("n")], lists=False) for at in (1, 2, 3, 4)]
+    back = house.answer(5 * DAY, [module(firmware=2.0), module("n")], lists=False)
+
+    assert [changes(each) for each in (first, *gone)] == [[]] * 5
+    assert changes(back) == [("changed", "m", {"firmware": 1.0}, {"firmware": 2.0})]
+    assert not house.known["m"].vanished
+
+
+def test_a_state_that_is_none_has_ended() -> None:
+    """It is in no interval, and its end begins a new one."""
+    house = House()
+    house.answer(HOUR, [module(state={"mode": "manual", "end": 7.0})])
+
+    ended = house.answer(HOUR + EVERY, [module(state={"mode": "manual", "end": None})])
+    same = house.answer(HOUR + 2 * EVERY, [module(state={"mode": "manual", "end": None})])
+    left_out = house.answer(HOUR + 3 * EVERY, [module(state={"mode": "manual"})])
+
+    begin = HOUR + EVERY
+    for count, found in enumerate((ended, same, left_out)):
+        until = begin + count * EVERY
+        assert intervals(found) == [(begin, until, {"mode": "manual"})]
+        assert entities(found)[0].state == {"mode": "manual", "end": None}
