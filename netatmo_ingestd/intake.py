@@ -33,7 +33,7 @@ from netatmo_ingestd.plan import reach
 from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Problem, Reply
 from netatmo_ingestd.settings import AccountSettings
 from netatmo_ingestd.sources import for_products, product_of, serves
-from netatmo_ingestd.sources.homestatus import HOMESTATUS
+from netatmo_ingestd.sources.homestatus import HOMESTATUS, by_id
 from netatmo_ingestd.sources.public import PUBLIC_DATA, as_known
 from netatmo_ingestd.sources.reading import text
 from netatmo_ingestd.sources.selection import select, wanted
@@ -204,8 +204,10 @@ class Intake:
         about_own = self.entities(poll.account)
         if poll.endpoint is PUBLIC_DATA:
             parsed = as_known(parsed, changes.described(self._memory.known, PUBLIC_DATA.name, rank))
+        strict = bool(self._settings.exclude)
+        only = by_id(about_own, strict=strict) if poll.endpoint is HOMESTATUS else None
         parsed = select(
-            parsed, lambda each: self._wants(_merged(about_own.get(each.entity_id), each))
+            parsed, lambda each: self._wants(_merged(about_own.get(each.entity_id), each)), only
         )
         moment = whole_seconds(reply.time_server)
         name = poll.endpoint.name

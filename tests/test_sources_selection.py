@@ -68,6 +68,13 @@ def test_select(include: tuple[str, ...], exclude: tuple[str, ...], kept: set[st
     assert rows == kept - {"h1", "h2"}
 
 
+def test_only_some_ids_may_be_told() -> None:
+    """What may not be told goes with its rows, however much it is wanted."""
+    chosen = select(Parsed(RECORDS), lambda _: True, lambda entity_id: entity_id.startswith("m"))
+
+    assert chosen.records == [module("m1", "Garden", "h1", "s1"), row("m1")]
+
+
 def test_rows_without_description_stay() -> None:
     """History rows come without entities: they were asked for, so they are wanted."""
     parsed = Parsed([row("anything")], problems=[Problem("p", "t")])

@@ -7,7 +7,7 @@ Shared by energy, security and control.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -82,6 +82,20 @@ def parse_status(reply: Reply, poll: Poll) -> Parsed:
             records.setdefault(entity.entity_id, entity)
     rows = [row for each in records.values() if (row := reader.row(each))]
     return Parsed((*records.values(), *rows), whole.problems)
+
+
+def by_id(known: Mapping[str, Entity], *, strict: bool) -> Callable[[str], bool]:
+    """Of which ids live state is stored: errors tell no type, and nothing here tells a name.
+
+    known   what is described elsewhere; what has a dashboard is told there
+    strict  when a name is left out: of nothing that is not known
+    """
+
+    def is_told(entity_id: str) -> bool:
+        own = known.get(entity_id)
+        return own.type not in DASHBOARDS if own else not strict
+
+    return is_told
 
 
 def _errors(whole: Block) -> dict[str, int]:

@@ -13,10 +13,21 @@ from netatmo_ingestd.models import Entity, Measurement
 from netatmo_ingestd.polls import Parsed
 
 
-def select(parsed: Parsed, wants: Callable[[Entity], bool]) -> Parsed:
-    """`parsed` without the entities, and their rows, that the account does not want."""
+def select(
+    parsed: Parsed,
+    wants: Callable[[Entity], bool],
+    only: Callable[[str], bool] | None = None,
+) -> Parsed:
+    """`parsed` without the entities, and their rows, that the account does not want.
+
+    only  of which ids anything may be told; None: of any
+    """
     entities = [each for each in parsed.records if isinstance(each, Entity)]
-    chosen = {each.entity_id for each in entities if wants(each)}
+    chosen = {
+        each.entity_id
+        for each in entities
+        if (only is None or only(each.entity_id)) and wants(each)
+    }
     told = {each.entity_id for each in entities}
     kept = [
         each
