@@ -24,10 +24,11 @@ from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.events import EventWalker
 from netatmo_ingestd.gallery import Gallery
 from netatmo_ingestd.history import Historian
-from netatmo_ingestd.intake import Intake, Memory
+from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Backoff, Budget
 from netatmo_ingestd.login import LoginRequest
+from netatmo_ingestd.memory import Memory
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.oauth import TokenManager

@@ -5,7 +5,6 @@ Everything that an answer becomes, and what is remembered of it, is one transact
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from netatmo_ingestd.answers import raw_answer
 from netatmo_ingestd.changes import Known
 from netatmo_ingestd.errors import PayloadError
 from netatmo_ingestd.ledger import Ledger
+from netatmo_ingestd.memory import ROWS, Memory, merged, rank
 from netatmo_ingestd.models import (
     Batch,
     Change,
@@ -41,52 +41,8 @@ from netatmo_ingestd.sources.topology import HOMESDATA
 from netatmo_ingestd.spool import LastKey, Spool
 
 Through = Callable[[Reply, Parsed], Awaitable[Parsed]]
-ROWS = "rows"  # the pseudo endpoint under which `last` keeps each module's newest spooled row
 _INDEX = re.compile(r"\[\d+\]|(?<=^body)\.\d+")
 _KINDS = 500  # distinct problems that are counted by name; the rest share one count
-
-
-class Memory:
-    """The table `last` in memory, shared by all accounts of a daemon.
-
-    heard     of each module what tells that it was heard again (its last sign, and its newest row
-              as the dashboard shows it), and when that was told last; not on disk
-    recent    of each module its rows of the last hours that were spooled, time to digest of values
-    revision  counts changes of `known`
-    """
-
-    def __init__(self) -> None:
-        self.known: dict[str, dict[str, Known]] = {}
-        self.revision = 0
-        self.newest: dict[str, datetime] = {}
-        self.recent: dict[str, dict[datetime, int]] = {}
-        self.heard: dict[str, tuple[Any, datetime]] = {}
-        self.drift: Counter[str] = Counter()
-        self.problems: Counter[str] = Counter()
-        self.lock = asyncio.Lock()  # one answer after the other, whosever it is
-
-    async def load(self, spool: Spool) -> None:
-        self.forget()
-        for (endpoint, entity_id), row in (await spool.last()).items():
-            try:
-                if endpoint == ROWS:
-                    self.newest[entity_id] = row["newest"]
-                else:
-                    known = changes.from_row(entity_id, row)
-                    self.known.setdefault(endpoint, {})[entity_id] = known
-            except (KeyError, TypeError, AttributeError):
-                continue  # written by another version: it is learned again
-
-    def forget(self) -> None:
-        self.known = {}
-        self.newest = {}
-        self.recent = {}
-        self.revision += 1
-
-    def learn(self, endpoint: str, update: Mapping[str, Known]) -> None:
-        """Remember what an answer of `endpoint` said."""
-        self.known.setdefault(endpoint, {}).update(update)
-        self.revision += 1
 
 
 class Intake:
@@ -131,7 +87,7 @@ class Intake:
             for entity_id, known in self._memory.known.get(name, {}).items():
                 if known.entity.account != account:
                     continue
-                found[entity_id] = _merged(found.get(entity_id), known.entity)
+                found[entity_id] = merged(found.get(entity_id), known.entity)
                 if self._polled[name].lists:
                     gone[entity_id] = gone.get(entity_id, True) and known.vanished
         return {
@@ -207,7 +163,7 @@ class Intake:
         strict = bool(self._settings.exclude)
         only = by_id(about_own, strict=strict) if poll.endpoint is HOMESTATUS else None
         parsed = select(
-            parsed, lambda each: self._wants(_merged(about_own.get(each.entity_id), each)), only
+            parsed, lambda each: self._wants(merged(about_own.get(each.entity_id), each)), only
         )
         moment = whole_seconds(reply.time_server)
         name = poll.endpoint.name
@@ -347,26 +303,6 @@ class Intake:
                 event = "parse.drift" if counter is self._memory.drift else "parse.problem"
                 self._log.warning(event, account=poll.account, what=name)
             counter[name] += 1
-
-
-def rank(endpoint: str) -> int:
-    """How much an endpoint's description counts beside that of others; the highest most."""
-    return {PUBLIC_DATA.name: -1, HOMESTATUS.name: 0, HOMESDATA.name: 1}.get(endpoint, 2)
-
-
-def _merged(before: Entity | None, now: Entity) -> Entity:
-    """Two descriptions of one entity; what `now` says counts more."""
-    if before is None:
-        return now
-    return replace(
-        now,
-        home_id=now.home_id or before.home_id,
-        device_id=now.device_id or before.device_id,
-        type=before.type if now.type == "unknown" else now.type,
-        description={**before.description, **now.description},
-        state={**before.state, **now.state},
-        setup=now.setup or before.setup,
-    )
 
 
 def _recent(

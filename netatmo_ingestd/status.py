@@ -23,8 +23,8 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import IngestError
 from netatmo_ingestd.events import EventWalker
 from netatmo_ingestd.history import Historian
-from netatmo_ingestd.intake import Memory, rank
 from netatmo_ingestd.ledger import Ledger
+from netatmo_ingestd.memory import Memory, rank
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.oauth import TokenManager
 from netatmo_ingestd.poller import Poller

@@ -24,9 +24,10 @@ from netatmo_ingestd.changes import Known
 from netatmo_ingestd.errors import ApiUnavailable, SpoolError
 from netatmo_ingestd.events import OLDER, PAGES, SCALE, EventWalker
 from netatmo_ingestd.gallery import SHOWN, Gallery
-from netatmo_ingestd.intake import Intake, Memory
+from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.logs import EVENTS
+from netatmo_ingestd.memory import Memory
 from netatmo_ingestd.models import Batch, Coverage, Entity, Event, Fact, Picture
 from netatmo_ingestd.pictures import Image, NoImage, Pictures
 from netatmo_ingestd.polls import PictureWant, Reply

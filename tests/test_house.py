@@ -34,6 +34,7 @@ LAYERS = (
     {"gallery"},
     {"account", "pictures"},
     {"intake", "client"},
+    {"memory"},
     {"embedded_server"},
     {"plan"},
     {"changes", "embedded", "mongo", "spool", "answers", "bulks"},

@@ -16,8 +16,9 @@ import pytest
 
 from netatmo_ingestd import records
 from netatmo_ingestd.errors import PayloadError, SpoolError
-from netatmo_ingestd.intake import Intake, Memory
+from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
+from netatmo_ingestd.memory import Memory
 from netatmo_ingestd.models import Entity, Fact, Priority
 from netatmo_ingestd.polls import Parsed, Poll, Reply
 from netatmo_ingestd.records import Document

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netatmo_ingestd import records
-from netatmo_ingestd.intake import Intake, Memory
+from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
+from netatmo_ingestd.memory import Memory
 from netatmo_ingestd.models import Batch, Entity
 from netatmo_ingestd.polls import Poll, Reply
 from netatmo_ingestd.records import Document

@@ -28,10 +28,11 @@ from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import LoginRequired
 from netatmo_ingestd.events import EventWalker
-from netatmo_ingestd.intake import Intake, Memory
+from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Budget
 from netatmo_ingestd.logs import EVENTS
+from netatmo_ingestd.memory import Memory
 from netatmo_ingestd.models import Token
 from netatmo_ingestd.plan import trailing_begin
 from netatmo_ingestd.poller import Poller, next_due

@@ -99,9 +99,6 @@ def _apply(document: Document, change: Mapping[str, Mapping[str, Any]], *, inser
                 continue
             if operator == "$max" and before is not None and before >= new:
                 continue
-            if operator == "$unset":
-                document.pop(path, None)
-                continue
             if operator == "$inc":
                 new += before or 0
             elif operator == "$addToSet":
