@@ -41,7 +41,8 @@ async def log_out(
     if not sure and not _agreed(account.name):
         say("Nothing was changed.")
         return 1
-    if kept.url():
+    if url := kept.url():
+        REDACTOR.protect("webhook", [url, url.rpartition("/")[2]])
         try:
             async with asyncio.timeout(WEBHOOK_LIMIT_S):
                 await _remove_webhook(settings, account)

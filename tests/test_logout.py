@@ -236,7 +236,7 @@ async def test_a_webhook_that_stays_is_no_reason_to_stay(
     place = Place(tmp_path).logged_in("read_station")
     Registered(place.folder).note(URL)
     router.route().mock(
-        return_value=httpx.Response(400, json={"error": {"code": 21, "message": "no"}})
+        return_value=httpx.Response(400, json={"error": {"code": 21, "message": f"no {URL}"}})
     )
 
     assert await logout.log_out(place.settings, place.account, place.out, sure=True) == 0
