@@ -108,14 +108,17 @@ def _apply(document: Document, change: Mapping[str, Mapping[str, Any]], *, inser
                 ]
             elif operator not in {"$set", "$setOnInsert", "$max", "$unset"}:
                 raise NotImplementedError(operator)
-            *parents, name = path.split(".")
-            place = document
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            if operator == "$unset":
-                place.pop(name, None)
-            else:
-                place[name] = new
+            _put(document, path, new, gone=operator == "$unset")
+
+
+def _put(document: Document, path: str, value: Any, *, gone: bool) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        document = document.setdefault(parent, {})
+    if gone:
+        document.pop(name, None)
+    else:
+        document[name] = value
 
 
 class WireServer:
