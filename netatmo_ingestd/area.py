@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-TILE_DEGREES = 0.5
+TILE_DEGREES = 0.25
 
 
 def tiles(lat_ne: float, lon_ne: float, lat_sw: float, lon_sw: float) -> tuple[str, ...]:
-    """An area as equal tiles of at most half a degree a side: "lat_sw,lon_sw,lat_ne,lon_ne" each.
+    """An area as equal tiles of at most TILE_DEGREES a side: "lat_sw,lon_sw,lat_ne,lon_ne" each.
 
     Degrees, north and east positive; the corners are those of `getpublicdata`.
     """

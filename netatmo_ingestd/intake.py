@@ -277,6 +277,7 @@ class Intake:
             of_endpoint[entity_id]
             for name, of_endpoint in self._memory.known.items()
             if name != endpoint and entity_id in of_endpoint
+            if of_endpoint[entity_id].entity.kind != "station"
             if name not in self._polled or self._polled[name].lists
         ]
 

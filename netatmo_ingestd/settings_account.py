@@ -14,7 +14,7 @@ from netatmo_ingestd.providers import NETATMO, READ_SCOPES, not_granted
 from netatmo_ingestd.section import Section, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-MOST_TILES = 36
+MOST_DEGREES = 1.0
 
 
 class AppSettings(Section):
@@ -38,11 +38,12 @@ class PublicArea(Section):
         for axis, ne, sw in (("lat", self.lat_ne, self.lat_sw), ("lon", self.lon_ne, self.lon_sw)):
             if not ne > sw:
                 raise ValueError(f"{axis}_ne ({ne:g}) is not above {axis}_sw ({sw:g})")
-        if len(self.tiles) > MOST_TILES:
-            raise ValueError(
-                f"is {len(self.tiles)} tiles of {TILE_DEGREES:g} degrees a side, each a request at "
-                f"every turn; at most {MOST_TILES} fit beside the rest"
-            )
+            # As written: from -64.9 to -63.9 it is no more than a degree.
+            if round(ne - sw, 6) > MOST_DEGREES:
+                raise ValueError(
+                    f"{axis}_ne ({ne:g}) is more than {MOST_DEGREES:g} degree above {axis}_sw "
+                    f"({sw:g}); each {TILE_DEGREES:g} degrees a side are a request at every turn"
+                )
         return self
 
     @property
@@ -102,6 +103,8 @@ class AccountSettings(AppSettings):
                 'products has "public", which needs the corners of an area: '
                 "public_area = { lat_ne = …, lon_ne = …, lat_sw = …, lon_sw = … }"
             )
+        if self.public_area is not None and "public" not in self.products:
+            raise ValueError('public_area is for the product "public"; add that to products')
         return self
 
     def scopes_for(self, *more: str) -> tuple[str, ...]:

@@ -370,7 +370,11 @@ def test_a_wrong_type_is_one_line(tmp_path: Path, text: str, told: str) -> None:
         (AREA.format(1, 0, 0, 1), "accounts.1.public_area: lon_ne (0) is not above lon_sw (1)"),
         (AREA.format(86, 1, 0, 0), "accounts.1.public_area.lat_ne: "),
         (AREA.format(1, 181, 0, 0), "accounts.1.public_area.lon_ne: "),
-        (AREA.format(4, 4, 0, 0), "accounts.1.public_area: is 64 tiles of 0.5 degrees a side"),
+        (AREA.format(1.2, 1, 0, 0), "accounts.1.public_area: lat_ne (1.2) is more than 1 degree"),
+        (AREA.format(1, 9, 0, 7.9), "accounts.1.public_area: lon_ne (9) is more than 1 degree"),
+        (AREA.format(1, 1, 0, 0), 'accounts.1: public_area is for the product "public"; add that'),
+        (AREA.format("inf", 1, 0, 0), "accounts.1.public_area.lat_ne: "),
+        (AREA.format(1, "nan", 0, 0), "accounts.1.public_area.lon_ne: "),
         ("[[accounts]]\npublic_area = { lat_ne = 1 }", "accounts.1.public_area.lon_ne: "),
         ('[[accounts]]\nscopes = ["write_camera"]', "this program only reads"),
         ('[[accounts]]\nscopes = ["access_camera"]', "it opens live pictures and videos"),
@@ -620,7 +624,6 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "uri": "embedded", "database": "other", "name": "other", "app": "", "products": "weather",
         "scopes": "read_station", "public": "11m", "include": "x", "exclude": "x",
-        "public_area": '{"lat_ne": 1, "lon_ne": 1, "lat_sw": 0, "lon_sw": 0}',
         "listen": "127.0.0.1:8736", "client_id": "x", "client_secret": "x",
         "client_secret_file": "/x", "api_url": "https://other.example", "level": "debug",
         "auth_url": "https://other.example", "origin": "5", "speed": "1", "weather": "11m",
@@ -639,6 +642,7 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
             "app",
             "speed",
             "products",
+            "public_area",
             "url",
             "path",
         ):  # their other values need further settings
@@ -676,6 +680,31 @@ def test_what_was_not_granted_is_told_by_product() -> None:
     assert named.not_granted(("read_thermostat",)) == {}
 
 
+def test_a_degree_is_not_more_than_one(tmp_path: Path) -> None:
+    """From 64.9 to 63.9 west is a degree, though the doubles are further apart."""
+    assert -63.9 - -64.9 > 1
+
+    text = AREA.format(1, -63.9, 0, -64.9) + '\nproducts = ["public"]'
+    (account,) = load(written(tmp_path, text)).accounts
+
+    assert account.public_area is not None
+    assert len(account.public_area.tiles) == 16
+
+
+def test_an_area_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container has it as JSON, beside the product."""
+    monkeypatch.setenv("NETATMO_INGESTD_ACCOUNT_PRODUCTS", "weather,public")
+    monkeypatch.setenv(
+        "NETATMO_INGESTD_ACCOUNT_PUBLIC_AREA",
+        '{"lat_ne": 47.3, "lon_ne": -1.4, "lat_sw": 47.1, "lon_sw": -1.6}',
+    )
+
+    (account,) = load(None).accounts
+
+    assert account.public_area is not None
+    assert account.public_area.tiles == ("47.1,-1.6,47.3,-1.4",)
+
+
 def test_an_area_of_public_stations(tmp_path: Path) -> None:
     """It is cut into tiles, and shown in one line among the settings."""
     text = AREA.format(1, 0.5, 0, 0) + '\nproducts = ["public"]'
@@ -685,6 +714,7 @@ def test_an_area_of_public_stations(tmp_path: Path) -> None:
 
     area = found.accounts[0].public_area
     assert area is not None
-    assert area.tiles == ("0,0,0.5,0.5", "0.5,0,1,0.5")
+    assert area.tiles[:3] == ("0,0,0.25,0.25", "0,0.25,0.25,0.5", "0.25,0,0.5,0.25")
+    assert len(area.tiles) == 8
     shown = {key: value for key, value, _ in config.effective(found, path)}
     assert shown["accounts.home.public_area"] == "0,0 to 1,0.5"

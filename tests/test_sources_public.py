@@ -101,7 +101,7 @@ def test_each_quantity_has_a_unit() -> None:
 
     names = {name for row in rows for name in row.values}
     assert names == {
-        "temperature", "humidity", "pressure", "rain", "rain_last_hour", "rain_last_day",
+        "temperature", "humidity", "pressure", "rain_live", "rain_last_hour", "rain_last_day",
         "wind_strength", "wind_angle", "gust_strength", "gust_angle",
     }  # fmt: skip
     assert names <= set(UNITS)
@@ -160,7 +160,7 @@ def test_what_an_account_has_itself_is_told_as_its_own() -> None:
 def test_tiles_cover_the_area_without_overlap(
     lat: float, lon: float, height: float, width: float
 ) -> None:
-    """Each tile has at most half a degree a side; their areas add up to the whole."""
+    """Each tile has at most a quarter of a degree a side; their areas add up to the whole."""
     lat_ne, lon_ne = min(85.0, lat + height), min(180.0, lon + width)
 
     found = [tuple(map(float, tile.split(","))) for tile in tiles(lat_ne, lon_ne, lat, lon)]
@@ -177,15 +177,15 @@ def test_tiles_cover_the_area_without_overlap(
 
 
 def test_a_small_area_is_one_tile() -> None:
-    """Half a degree is one tile in spite of what floats make of it; its poll names the corners."""
-    (tile,) = tiles(48.8, 2.6, 48.3, 2.1)
+    """A quarter of a degree is one tile, whatever floats make of it; its poll has its corners."""
+    (tile,) = tiles(48.55, 2.35, 48.3, 2.1)
 
     poll = tile_poll("home", tile)
 
-    assert tile == "48.3,2.1,48.8,2.6"
-    assert poll.params == {"lat_sw": "48.3", "lon_sw": "2.1", "lat_ne": "48.8", "lon_ne": "2.6"}
+    assert tile == "48.3,2.1,48.55,2.35"
+    assert poll.params == {"lat_sw": "48.3", "lon_sw": "2.1", "lat_ne": "48.55", "lon_ne": "2.35"}
     assert poll.key == f"getpublicdata|{tile}"
-    assert len(tiles(49.3, 3.1, 48.3, 2.1)) == 4
+    assert len(tiles(49.3, 3.1, 48.3, 2.1)) == 16
 
 
 # --- garbage --------------------------------------------------------------------------------------

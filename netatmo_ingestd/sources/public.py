@@ -1,7 +1,7 @@
 """Stations of others that Netatmo shows to everybody: `getpublicdata`, for an area of the settings.
 
-An area is asked in tiles of half a degree: of a larger one the cloud shows a sample. Only what a
-station tells now is there; it has no name, no home of ours, and no history is asked of it.
+An area is asked in tiles of a quarter of a degree: of a larger one the cloud shows a sample. Only
+what a station tells now is there; it has no name, no home of ours, and no history is asked of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ LEFT_OUT: Mapping[str, str] = {
 """Fields that no record takes, on purpose, and why."""
 
 _NOW = {
-    "rain_live": "rain",
+    # Not `rain`: that is what fell since the previous sample, and both meet in an own row.
+    "rain_live": "rain_live",
     "rain_60min": "rain_last_hour",
     "rain_24h": "rain_last_day",
     "wind_strength": "wind_strength",

@@ -28,6 +28,7 @@ UNITS: Mapping[str, str] = {
     "absolute_pressure": "mbar, at the station",
     "health_index": "0 healthy … 4 unhealthy",
     "rain": "mm since the previous sample",
+    "rain_live": "rain just now as told, of public stations; not `rain`, which has another span",
     "rain_last_hour": "mm within the hour before; of public stations",
     "rain_last_day": "mm within the day before, as told; of public stations",
     "wind_strength": "km/h",
