@@ -20,6 +20,7 @@ from netatmo_ingestd.errors import ConfigError, IngestError, LoginRequired, Stor
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.settings import AccountSettings, Settings
 from netatmo_ingestd.sources import for_products
+from netatmo_ingestd.sources.public import tile_poll
 from netatmo_ingestd.tokenfile import TokenFile, token_folder
 from netatmo_ingestd.upserts import INDEXES
 
@@ -131,8 +132,7 @@ async def _login(settings: Settings, account: AccountSettings) -> list[Finding]:
         return [Finding(name, "bad", str(error), again)]
     if token is None:
         return [Finding(name, "bad", "never logged in", again)]
-    asked = {scope for product in account.products for scope in settings.provider.scopes[product]}
-    missing = sorted(asked - set(token.scopes)) if token.scopes else []
+    missing = sorted(set(account.scopes_for()) - set(token.scopes)) if token.scopes else []
     if missing:
         return [Finding(name, "warn", f"scopes not granted: {', '.join(missing)}", again)]
     return [await _try_login(settings, account, client_id, name, again)]
@@ -149,12 +149,14 @@ async def _try_login(
         return Finding(
             name, "warn", "names no products", "add products to its [[accounts]] section"
         )
-    endpoint = sources[0].endpoints[0].name
+    first, area = sources[0].endpoints[0], account.public_area
+    tile = area.tiles[0] if area and first.per == "area" else None
+    endpoint, params = first.name, tile_poll(account.name, tile).params if tile else {}
     try:
         async with open_http() as http, asyncio.timeout(CALL_S):
             tokens, client = open_login(settings, account, http, clock, budget)
             async with tokens:
-                await client.call(endpoint, {}, priority=Priority.LIVE, purpose="live")
+                await client.call(endpoint, params, priority=Priority.LIVE, purpose="live")
     except LoginRequired as error:
         return Finding(name, "bad", str(error), again)
     except TimeoutError:

@@ -19,7 +19,13 @@ from rich.console import Console
 from netatmo_ingestd import __version__, doctor, logs, terminal
 from netatmo_ingestd.doctor import Finding
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.settings import AccountSettings, NetatmoSettings, Settings, StoreSettings
+from netatmo_ingestd.settings import (
+    AccountSettings,
+    NetatmoSettings,
+    PublicArea,
+    Settings,
+    StoreSettings,
+)
 from netatmo_ingestd.tokenfile import TokenFile, make_folder, token_folder
 from tests.living import living
 from tests.wire import WireServer
@@ -264,6 +270,64 @@ async def test_both_addresses_of_the_cloud_are_tried(tmp_path: Path) -> None:
         found = await doctor.examine(settings_for(tmp_path, netatmo=netatmo))
 
     assert [each.verdict for each in found if each.name == "cloud"] == ["good", "bad"]
+
+
+@contextlib.asynccontextmanager
+async def a_map() -> AsyncIterator[tuple[str, list[str]]]:
+    """A cloud that keeps the first line of each request, and refuses a map without corners."""
+    asked: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            asked.append(head.partition("\r\n")[0])
+            good = "lat_ne=" in asked[-1]
+            body = b'{"body": [], "status": "ok", "time_server": 1760000000}'
+            if not good:
+                body = b'{"error": {"code": 10, "message": "Missing lat_ne"}}'
+            status = "200 OK" if good else "400 Bad Request"
+            head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+
+
+async def test_public_stations_are_tried_with_corners(tmp_path: Path) -> None:
+    """An account that has nothing else is tried by a call that the cloud can answer."""
+    area = PublicArea(lat_ne=47.5, lon_ne=-1.4, lat_sw=47.1, lon_sw=-1.5)
+    account = AccountSettings(
+        client_id="app", client_secret=SecretStr("x"), products=("public",), public_area=area
+    )
+    save_login(tmp_path, "read_station")
+    async with a_map() as (url, asked):
+        netatmo = NetatmoSettings(api_url=url, auth_url=url)
+        found = await findings(settings_for(tmp_path, netatmo=netatmo, accounts=(account,)))
+
+    assert found["login home"].verdict == "good", found["login home"]
+    assert found["login home"].text.startswith("getpublicdata answers")
+    (line,) = [each for each in asked if "getpublicdata" in each]
+    assert "lat_sw=47.1" in line
+    assert "lat_ne=47.3" in line
+
+
+async def test_scopes_that_nobody_asked_for_are_not_missing(tmp_path: Path) -> None:
+    """With `scopes` in the settings only those count."""
+    account = AccountSettings(
+        client_id="app",
+        client_secret=SecretStr("x"),
+        products=("weather", "energy"),
+        scopes=("read_station",),
+    )
+    save_login(tmp_path, "read_station")
+    async with an_open_port() as url:
+        netatmo = NetatmoSettings(api_url=url, auth_url=url)
+        found = await findings(settings_for(tmp_path, netatmo=netatmo, accounts=(account,)))
+
+    assert found["login home"].verdict == "good", found["login home"]
 
 
 async def test_no_secret_in_any_finding(tmp_path: Path) -> None:
