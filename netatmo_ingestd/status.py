@@ -31,6 +31,7 @@ from netatmo_ingestd.poller import Poller
 from netatmo_ingestd.process import is_running
 from netatmo_ingestd.providers import not_granted
 from netatmo_ingestd.spool import Spool
+from netatmo_ingestd.standing import standing
 from netatmo_ingestd.writer import Writer
 
 EVERY_S = 5.0  # real time
@@ -135,6 +136,7 @@ class Reporter:
             "budget": asdict(usage),
             "failing": {name: asdict(each) for name, each in account.failing.items()},
             "not_granted": self._not_granted(account),
+            "products": self._products(account),
             "refused": {name: str(until) for name, until in account.refused.items()},
             "last_good": {name: _iso(each) for name, each in account.last_good.items()},
             "late": sorted(
@@ -155,12 +157,32 @@ class Reporter:
         # Without a login nothing was refused; an odd cloud may tell no scopes at all.
         return not_granted(names, account.asked, granted) if granted else {}
 
+    def _products(self, account: AccountPolls) -> dict[str, dict[str, Any]]:
+        """How each product of an account stands."""
+        login = self.tokens[account.name].status()
+        granted = None if login["state"] in ("none", "dead") else login["scopes"]
+        found = {}
+        for source in account.sources:
+            calls = [each.name for each in source.endpoints]
+            refused = {
+                call: until
+                for call, until in account.refused.items()
+                if until > self.clock.now()
+                # A call of its own, or its part of one that products share; never single modules.
+                and (call in calls or call.partition(" ")[2] == source.name)
+            }
+            # What has no modules of its own takes any login.
+            wanted = source.scopes if source.module_types else ()
+            found[source.name] = standing(wanted, granted, calls, refused).as_dict()
+        return found
+
     def _modules(self, history: Mapping[str, Any]) -> list[dict[str, Any]]:
         described = [
             (module_id, known)
             for endpoint in sorted(self.memory.known, key=rank, reverse=True)
             for module_id, known in sorted(self.memory.known[endpoint].items())
-            if known.entity.kind == "module" or module_id in history
+            if known.entity.kind == "module"
+            or (known.entity.kind != "station" and module_id in history)
         ]
         found: dict[str, dict[str, Any]] = {}
         for module_id, known in described:

@@ -50,6 +50,7 @@ def show_status(report: Mapping[str, Any], out: Console) -> None:
             name, account["login"]["state"], str(budget["hour"]), f"{budget['target']:g}", paused
         )
     show_table(table, out)
+    _show_products(report, out)
     spool, store = report["spool"], report["store"]
     out.print(
         f"spool: {spool['records']} records wait ({spool['fill']:.0%} full)   "
@@ -67,6 +68,22 @@ def show_status(report: Mapping[str, Any], out: Console) -> None:
         out.print(Text("! ", "red") + plain(trouble), soft_wrap=True)
     if report["running"] and report["healthy"]:
         out.print("[green]all is well[/]")
+
+
+def _show_products(report: Mapping[str, Any], out: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("account", "product", "login shows"):
+        table.add_column(title)
+    for name, account in report["accounts"].items():
+        for product, stands in account.get("products", {}).items():
+            table.add_row(name, product, plain(_standing(stands)))
+    show_table(table, out)
+
+
+def _standing(stands: Mapping[str, Any]) -> str:
+    parts = [f"{', '.join(stands['missing'])} missing"] if stands["missing"] else []
+    parts += [f"{call} refused until {until}" for call, until in stands["refused"].items()]
+    return f"{stands['state']}: {'; '.join(parts)}" if parts else str(stands["state"])
 
 
 def _show_modules(report: Mapping[str, Any], out: Console) -> None:

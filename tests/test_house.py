@@ -46,7 +46,7 @@ LAYERS = (
     {"config"},
     {"records", "settings", "intervals", "polls"},
     {"settings_account", "settings_web"},
-    {"providers", "logs", "clock", "waits", "section", "area"},
+    {"providers", "standing", "logs", "clock", "waits", "section", "area"},
     {"models", "errors", "__init__"},
 )
 # One library, one file.
