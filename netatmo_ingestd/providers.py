@@ -120,6 +120,11 @@ READ_SCOPES = frozenset(
 )
 """Every scope that only reads (netatmo-api 2)."""
 
+ACCESS_SCOPES = frozenset(
+    f"access_{name}" for name in ("camera", "camerapro", "presence", "doorbell")
+)
+"""Those to live pictures and videos: of no use to us, granted by Netatmo to single apps."""
+
 
 def not_granted(
     products: Iterable[str], asked: Iterable[str], granted: Iterable[str]

@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from netatmo_ingestd.area import TILE_DEGREES, tiles
-from netatmo_ingestd.providers import NETATMO, READ_SCOPES, not_granted
+from netatmo_ingestd.providers import ACCESS_SCOPES, NETATMO, READ_SCOPES, not_granted
 from netatmo_ingestd.section import Section, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -84,14 +84,10 @@ class AccountSettings(AppSettings):
     @classmethod
     def _reading_scopes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for place, scope in enumerate(value):
-            if scope in READ_SCOPES:
+            if scope in READ_SCOPES | ACCESS_SCOPES:
                 continue
             if scope.startswith("write_"):
                 raise ValueError(f'has "{scope}": this program only reads, and asks for no more')
-            if scope.startswith("access_"):
-                raise ValueError(
-                    f'has "{scope}": it opens live pictures and videos, which are not fetched'
-                )
             # Not as it stands: somebody may have put a secret into the wrong line.
             raise ValueError(f"has an unknown one at {place}{nearest(scope, READ_SCOPES)}")
         return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from netatmo_ingestd import config
 from netatmo_ingestd.config import load
 from netatmo_ingestd.errors import ConfigError
-from netatmo_ingestd.providers import NETATMO
+from netatmo_ingestd.providers import ACCESS_SCOPES, NETATMO, READ_SCOPES
 from netatmo_ingestd.settings import AccountSettings, Settings, read_duration
 
 AREA = "[[accounts]]\npublic_area = {{ lat_ne = {}, lon_ne = {}, lat_sw = {}, lon_sw = {} }}"
@@ -377,7 +378,8 @@ def test_a_wrong_type_is_one_line(tmp_path: Path, text: str, told: str) -> None:
         (AREA.format(1, "nan", 0, 0), "accounts.1.public_area.lon_ne: "),
         ("[[accounts]]\npublic_area = { lat_ne = 1 }", "accounts.1.public_area.lon_ne: "),
         ('[[accounts]]\nscopes = ["write_camera"]', "this program only reads"),
-        ('[[accounts]]\nscopes = ["access_camera"]', "it opens live pictures and videos"),
+        ('[[accounts]]\nscopes = ["access_station"]', "accounts.1.scopes: has an unknown one at 0"),
+        ('[[accounts]]\nscopes = ["all_scopes"]', "accounts.1.scopes: has an unknown one at 0"),
         ('[[accounts]]\nscopes = ["read_statoin"]', 'did you mean "read_station"?'),
         ('[web]\nlisten = "8736"', "web.listen: is no address like"),
         ('[web]\nlisten = "127.0.0.1:65536"', "web.listen: is no address like"),
@@ -664,6 +666,21 @@ def test_scopes_of_a_login() -> None:
     assert plain.scopes_for("aircare", "weather") == (*plain.scopes_for(), "read_homecoach")
     assert named.scopes_for() == ("read_camera", "read_presence")
     assert named.scopes_for("weather") == ("read_camera", "read_presence", "read_station")
+
+
+def test_every_scope_of_the_reference_that_does_not_write(tmp_path: Path) -> None:
+    """All that read, and those to live pictures, may be asked for; none of the others."""
+    reference = Path(__file__).resolve().parents[2] / "shared" / "netatmo-api.md"
+    if not reference.exists():
+        pytest.skip("no shared/netatmo-api.md beside the checkout")
+    section = reference.read_text().split("\n## 2. ")[1].split("\n## 3. ")[0]
+    named = set(re.findall(r"`((?:read|access|write)_[a-z0-9]+)`", section))
+    allowed = {each for each in named if not each.startswith("write_")}
+
+    assert allowed == READ_SCOPES | ACCESS_SCOPES
+    text = f"[[accounts]]\nscopes = {json.dumps(sorted(allowed))}"
+    assert set(load(written(tmp_path, text)).accounts[0].scopes_for()) == allowed
+    assert len(named) > len(allowed)
 
 
 def test_what_was_not_granted_is_told_by_product() -> None:
