@@ -239,7 +239,7 @@ def to_configure(account: AccountSettings, add: Sequence[str]) -> list[str]:
     lines = [f"  products = {json.dumps([*account.products, *new])}"]
     if account.scopes:
         lines.append(f"  scopes = {json.dumps(list(account.scopes_for(*new)))}")
-    if "public" in new and account.public_area is None:
+    if "public" in new:
         lines.append("  public_area = { lat_ne = …, lon_ne = …, lat_sw = …, lon_sw = … }")
     where = f'[[accounts]] name = "{account.name}"'
     return [f"Now write this under {where} in the settings, and restart the daemon:", *lines]

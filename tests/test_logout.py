@@ -18,7 +18,7 @@ from netatmo_ingestd import build, login, logout, terminal
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.errors import ConfigError, OAuthError
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.settings import AccountSettings, PublicArea, Settings
+from netatmo_ingestd.settings import AccountSettings, Settings
 from netatmo_ingestd.tokenfile import TokenFile, make_folder, token_folder
 from netatmo_ingestd.web.register import Registered
 
@@ -143,11 +143,6 @@ async def test_a_wider_login_that_fails_keeps_the_old_one(
                 '  products = ["weather", "public"]',
                 "  public_area = { lat_ne = …, lon_ne = …, lat_sw = …, lon_sw = … }",
             ],
-        ),
-        (
-            {"public_area": PublicArea(lat_ne=1, lon_ne=1, lat_sw=0, lon_sw=0)},
-            ("public",),
-            ['  products = ["weather", "public"]'],
         ),
     ],
 )

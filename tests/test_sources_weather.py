@@ -203,7 +203,7 @@ def test_every_history_type_has_a_name() -> None:
 
     assert {UPSTREAM[name.lower()] for name in asked} <= set(UNITS)
     live = {*ROOM_NUMBERS.values(), *VELUX_NUMBERS.values(), *MODULE_NUMBERS.values()}
-    public = {"rain_last_hour", "rain_last_day"}
+    public = {"rain_live", "rain_last_hour", "rain_last_day"}
     assert {*UPSTREAM.values(), *live, *public} == set(UNITS)
 
 
