@@ -25,9 +25,9 @@ class Answer:
 
 
 class CallError(Exception):
-    """A data call that ends in the error envelope (netatmo-api 5.1)."""
+    """A call that ends in the error envelope (netatmo-api 5.1); a code of webhooks may be text."""
 
-    def __init__(self, status: int, code: int, message: str) -> None:
+    def __init__(self, status: int, code: int | str, message: str) -> None:
         super().__init__(message)
         self.status = status
         self.code = code

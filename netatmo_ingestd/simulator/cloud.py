@@ -28,6 +28,7 @@ from netatmo_ingestd.simulator import (
     mishaps,
     publicdata,
     weather,
+    webhooks,
 )
 from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad, good, no_scope
 from netatmo_ingestd.simulator.faults import PICTURES, Switchboard
@@ -35,10 +36,12 @@ from netatmo_ingestd.simulator.happenings import KEPT_DAYS
 from netatmo_ingestd.simulator.journal import Journal
 from netatmo_ingestd.simulator.oauth import Ask, Authority, GrantError
 from netatmo_ingestd.simulator.pictures import Studio
+from netatmo_ingestd.simulator.pushes import DISPLAY, EVENTS, TOPOLOGY
 from netatmo_ingestd.simulator.sessions import Session
 from netatmo_ingestd.simulator.traffic import Limits, Quotas, Traffic
 from netatmo_ingestd.simulator.view import View
 from netatmo_ingestd.simulator.weather import Call, Method
+from netatmo_ingestd.simulator.webhooks import Webhooks
 from netatmo_ingestd.simulator.world import World
 
 METHODS: Mapping[str, Method] = {
@@ -48,7 +51,7 @@ METHODS: Mapping[str, Method] = {
     **events.METHODS,
     **publicdata.METHODS,
 }
-_JSON_METHODS = ("homesdata",)  # seen to take a JSON body; history takes none
+_JSON_METHODS = ("homesdata", webhooks.REST)  # seen to take a JSON body; history takes none
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _CROWDED = CallError(429, 11, "Failed to enter concurrency limited section")
 
@@ -60,11 +63,15 @@ class Switches:
     auto_consent  the authorize page answers by itself, for the account named `user` or the first
     show_invited  invited stations are listed even without get_favorites
     event_days    how long events are kept
+    pushes        which kinds of push are sent by themselves
+    any_port      webhooks may have any port, not only those of the real cloud
     """
 
     auto_consent: bool = False
     show_invited: bool = False
     event_days: float = KEPT_DAYS
+    pushes: tuple[str, ...] = (EVENTS, DISPLAY, TOPOLOGY)
+    any_port: bool = True
 
 
 class Cloud:
@@ -87,11 +94,20 @@ class Cloud:
         self.journal = Journal()
         self.faults = Switchboard(world.seed)
         self.studio = Studio(world.seed)
+        self.webhooks = Webhooks(
+            world,
+            clock,
+            self.faults,
+            self.studio,
+            kinds=lambda: self.switches.pushes,
+            any_port=lambda: self.switches.any_port,
+        )
         self.ready_made: dict[str, str] = {}
         routes = [
             Route("/oauth2/authorize", self._authorize, methods=["GET", "POST"]),
             Route("/oauth2/token", self._token, methods=["POST"]),
             Route("/api/{method}", self._data, methods=["GET", "POST"]),
+            Route(f"/{webhooks.REST}", self._data, methods=["GET", "POST", "DELETE"]),
             Route("/pictures/{name}", self._picture, methods=["GET"]),
             Route("/elsewhere", self._elsewhere, methods=["GET", "POST"]),
             *control.routes(self),
@@ -102,7 +118,7 @@ class Cloud:
 
     async def _data(self, request: Request) -> Response:
         begun, now = time.perf_counter(), self.clock.time()
-        name = request.path_params["method"]
+        name = _name_of(request)
         try:
             params = await _params(request)
             request.scope["simulator.params"] = params
@@ -135,7 +151,9 @@ class Cloud:
     def _call(
         self, request: Request, params: list[tuple[str, str]], session: Session, now: float
     ) -> object:
-        name = request.path_params["method"]
+        name, base = _name_of(request), str(request.base_url).rstrip("/")
+        if name in webhooks.NAMES:
+            return self.webhooks.answer(name, request.method, dict(params), session, base)
         method = METHODS.get(name)
         if method is None:
             raise CallError(404, 31, "Method not found")
@@ -150,7 +168,7 @@ class Cloud:
             session.scopes,
             faults,
             self.switches.show_invited,
-            base=str(request.base_url).rstrip("/"),
+            base=base,
             studio=self.studio,
             event_days=self.switches.event_days,
         )
@@ -251,7 +269,8 @@ class _Counted:
 
         traffic, now = self._cloud.traffic, self._cloud.clock.time()
         purpose = dict(scope["headers"]).get(b"x-ingest-purpose", b"").decode("latin-1")
-        endpoint = scope["path"].rsplit("/", 1)[-1]
+        path = scope["path"].lstrip("/")
+        endpoint = path if path == webhooks.REST else path.rsplit("/", 1)[-1]
         traffic.enter(endpoint, purpose, now)
         try:
             await self._app(scope, receive, watched)
@@ -278,8 +297,12 @@ def _callback(ask: Ask, **params: str) -> Response:
     return RedirectResponse(f"{ask.redirect_uri}{mark}{urlencode(params)}", 302)
 
 
+def _name_of(request: Request) -> str:
+    return str(request.path_params.get("method", webhooks.REST))
+
+
 async def _params(request: Request) -> list[tuple[str, str]]:
-    """Arguments of a GET query, a POST form, or both; of homesdata also of a JSON object.
+    """Arguments of a GET query, a POST form, or both; of some methods also of a JSON object.
 
     Raises  CallError 400, code 40, when that is none
     """
@@ -288,7 +311,7 @@ async def _params(request: Request) -> list[tuple[str, str]]:
         return found
     body = (await request.body()).decode("utf-8", "replace")
     kind = request.headers.get("content-type", "").partition(";")[0]
-    if kind == "application/json" and request.path_params.get("method") in _JSON_METHODS:
+    if kind == "application/json" and _name_of(request) in _JSON_METHODS:
         return found + _of_json(body)
     return found + parse_qsl(body, keep_blank_values=True)
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from netatmo_ingestd.simulator import conditions, events, kept, measure
+from netatmo_ingestd.simulator import conditions, events, kept, measure, pushes
 from netatmo_ingestd.simulator.faults import Fault
 from netatmo_ingestd.simulator.household import Household
 from netatmo_ingestd.simulator.traffic import Limits
@@ -37,6 +37,8 @@ def routes(cloud: Cloud) -> list[Route]:
         "rotation": {"POST": desk.rotation},
         "token": {"GET": desk.token},
         "settings": {"GET": desk.settings, "POST": desk.change},
+        "push": {"POST": desk.push},
+        "webhooks": {"GET": desk.webhooks},
     }
     return [
         Route(f"/simulator/{name}", _plainly(handler), methods=[verb])
@@ -98,12 +100,18 @@ class Desk:
             cloud.authority.sessions.expire_access(fault.account, now)
         if fault.kind == "revoke":
             cloud.authority.sessions.revoke(fault.account)
+        cloud.webhooks.changed(fault.kind, fault.params.get("module"))
         return fault
 
     async def disarm(self, request: Request) -> Response:
         fault_id = request.query_params.get("id")
         kind = request.query_params.get("kind")
-        count = self._cloud.faults.disarm(int(fault_id) if fault_id else None, kind)
+        faults = self._cloud.faults
+        before = faults.armed()
+        count = faults.disarm(int(fault_id) if fault_id else None, kind)
+        for fault in before:
+            if fault not in faults.armed():
+                self._cloud.webhooks.changed(fault.kind, fault.params.get("module"))
         return JSONResponse({"disarmed": count})
 
     async def expected(self, request: Request) -> Response:
@@ -170,6 +178,21 @@ class Desk:
         accepted = self._cloud.authority.sessions.accepted(token, self._cloud.clock.time())
         return JSONResponse({"accepted": accepted})
 
+    async def push(self, request: Request) -> Response:
+        """Send one push now: `push_type`, of the `home` or the first of each registration.
+
+        fields  of the body besides, or instead; null takes one away
+        """
+        wanted: dict[str, Any] = json.loads(await request.body())
+        sent = self._cloud.webhooks.push(
+            str(wanted["push_type"]), wanted.get("home"), wanted.get("fields", {})
+        )
+        return JSONResponse({"sent": sent})
+
+    async def webhooks(self, _request: Request) -> Response:
+        """Who is registered, and the last calls with what became of them."""
+        return JSONResponse(self._cloud.webhooks.as_json())
+
     async def settings(self, _request: Request) -> Response:
         cloud = self._cloud
         return JSONResponse(
@@ -197,12 +220,14 @@ class Desk:
                 setattr(cloud.quotas.limits, limit, number)
         elif name == "password_grant":
             cloud.authority.password_grant = bool(value)
-        elif name == "auto_consent":
-            cloud.switches.auto_consent = bool(value)
-        elif name == "show_invited":
-            cloud.switches.show_invited = bool(value)
+        elif name in ("auto_consent", "show_invited", "any_port"):
+            setattr(cloud.switches, name, bool(value))
         elif name == "event_days":
             cloud.switches.event_days = float(value)
+        elif name == "pushes":
+            if unknown := sorted(set(value) - set(pushes.KINDS)):
+                raise ValueError(f"pushes: {unknown[0]!r} is none of {', '.join(pushes.KINDS)}")
+            cloud.switches.pushes = tuple(value)
         else:
             raise ValueError(f"{name!r} is no setting")
 

@@ -16,6 +16,7 @@ REQUEST = "request"  # spoils one answer; `endpoint` "token" or "authorize" for 
 LOGIN = "login"  # spoils one answer of the token endpoint
 PICTURE = "picture"  # spoils one answer of the host of pictures
 WORLD = "world"  # changes what is measured or described, for all requests while armed
+PUSH = "push"  # spoils one call of a webhook
 EVENTS = "events"  # changes what getevents answers, while armed
 ACTION = "action"  # happens once, when armed
 
@@ -40,6 +41,10 @@ def _picture(**params: Any) -> Kind:
     return Kind(PICTURE, params)
 
 
+def _push() -> Kind:
+    return Kind(PUSH, {})
+
+
 def _world(**params: Any) -> Kind:
     return Kind(WORLD, {"module": None, **params})
 
@@ -50,6 +55,8 @@ def _events(**params: Any) -> Kind:
 
 PICTURES = "pictures"
 """The endpoint that stands for all pictures."""
+PUSHES = "pushes"
+"""The one that stands for all calls of webhooks."""
 YEARS_10 = 315_360_000
 MIB = 1024 * 1024
 
@@ -104,6 +111,14 @@ KINDS: Mapping[str, Kind] = {
     "picture_huge": _picture(size=9 * MIB),
     "picture_html": _picture(),
     "picture_redirect": _picture(status=302, location="/elsewhere"),
+    # calls of webhooks. A call that comes twice has the same bytes; the others are signed as they
+    # are but for the forged one
+    "push_lost": _push(),
+    "push_twice": _push(),
+    "push_forged": _push(),
+    "push_huge": _push(),
+    "push_not_json": _push(),
+    "push_bare": _push(),  # neither user_id nor home_id
     # the world: silence and time. `module` is a module, a station with all behind it, or None for
     # everything; windows are [begin, end) in epoch seconds. Without `begin`: from the beginning for
     # gap and revised, from the arming for late and offline
@@ -179,6 +194,8 @@ class Fault:
             return endpoint == "token"
         if self.group == PICTURE:
             return endpoint == PICTURES
+        if self.group == PUSH or endpoint == PUSHES:
+            return self.group == PUSH and endpoint == PUSHES
         if self.group == EVENTS:
             return endpoint == "getevents"
         if self.endpoint is None:
@@ -245,7 +262,7 @@ class Switchboard:
     def spoiler(self, endpoint: str, account: str | None, now: float) -> Fault | None:
         """The first request fault this request meets; uses up one of its count."""
         for fault in self._faults:
-            if fault.group in (REQUEST, LOGIN, PICTURE) and self._strikes(
+            if fault.group in (REQUEST, LOGIN, PICTURE, PUSH) and self._strikes(
                 fault, endpoint, account, now
             ):
                 return _use(fault)

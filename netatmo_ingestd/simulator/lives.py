@@ -79,18 +79,18 @@ def window_open(room: Room, at: float) -> bool:
 
 
 def boiler_on(device: Device, at: float) -> bool:
-    begin, end = _burn(device, int(at) // SLOT)
+    begin, end = burn(device, int(at) // SLOT)
     return begin <= at < end
 
 
 def boiler_on_seconds(device: Device, begin: float, end: float) -> float:
     """How long the boiler ran in [begin, end)."""
     slots = range(int(begin) // SLOT, int(end) // SLOT + 1)
-    burns = (_burn(device, slot) for slot in slots)
+    burns = (burn(device, slot) for slot in slots)
     return sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in burns)
 
 
-def _burn(device: Device, slot: int) -> tuple[int, int]:
+def burn(device: Device, slot: int) -> tuple[int, int]:
     """When the boiler runs within two hours: once, for 20 to 60 minutes."""
     mark = hashed(device.salt, "boiler", slot)
     begin = slot * SLOT + mark % 2_400

@@ -137,6 +137,7 @@ async def running(plan: Plan) -> AsyncIterator[Running]:
         url = f"http://{_bracketed(plan.host)}:{listener.getsockname()[1]}"
         yield Running(url, cloud, _greeting(cloud, url))
     finally:
+        await cloud.webhooks.close()
         server.should_exit = True
         await task
         listener.close()
