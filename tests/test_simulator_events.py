@@ -295,7 +295,9 @@ async def test_an_event_grows_for_some_minutes(lab: Lab) -> None:
     """Its video is recorded, then available; sub-events join it; nothing else about it changes."""
     hh = home(lab)
     event = next(
-        each for each in happenings.shown(hh, NOW + DAY) if len(each.parts) > 2 and each.time > NOW
+        each
+        for each in happenings.shown(hh, NOW + DAY)
+        if len(each.parts) > 2 and each.time > NOW and each.deleted_s is None
     )
     lab.clock.advance(event.time - NOW - 1)
     await login_with(lab, *lab.accounts[0].scopes)
@@ -318,6 +320,29 @@ async def test_an_event_grows_for_some_minutes(lab: Lab) -> None:
     for each in seen:
         changed = {key for key in bare(last) if bare(each)[key] != bare(last)[key]}
         assert changed <= {"video_status", "subevents"}
+
+
+async def test_some_videos_are_deleted_within_the_hour(lab: Lab) -> None:
+    """One in about sixteen; the pictures of the event stay."""
+    films = [each for each in happenings.shown(home(lab), NOW) if each.video]
+    gone = [each for each in films if each.deleted_s is not None]
+    assert len(films) / 30 < len(gone) < len(films) / 9
+    assert all(e.recorded_s < (e.deleted_s or 0) <= 2_700 for e in gone)
+
+    event = next(
+        e
+        for e in happenings.shown(home(lab), NOW + 3 * DAY)
+        if e.deleted_s and e.shots and e.time > NOW
+    )
+    lab.clock.advance(event.time + (event.deleted_s or 0) - NOW - 1)
+    await login_with(lab, *lab.accounts[0].scopes)
+    told = []
+    for _ in range(2):
+        told.append(next(each for each in await page(lab) if each["id"] == event.id))
+        lab.clock.advance(1)
+
+    assert [each["video_status"] for each in told] == ["available", "deleted"]
+    assert pictures(told[0]).keys() == pictures(told[1]).keys() != set()
 
 
 # --- pictures ------------------------------------------------------------------------------------

@@ -78,8 +78,7 @@ def told(event: Happening, now: float, picture: Callable[[Shot], Json]) -> dict[
     if event.device.type == "NACamDoorTag":
         shown["camera_id"] = event.device.bridge
     if event.video:
-        over = event.time + event.recorded_s <= now
-        shown |= {"video_id": event.video, "video_status": "available" if over else "recording"}
+        shown |= {"video_id": event.video, "video_status": event.video_status(now)}
     shown |= {shot.slot: picture(shot) for shot in event.shots}
     if event.parts:
         shown["subevents"] = [

@@ -63,6 +63,7 @@ class Happening:
     told        the fields of its type
     video       id of its video, empty without one
     recorded_s  how long that is recorded
+    deleted_s   when it is deleted again, seconds after the beginning; None: never
     """
 
     id: str
@@ -73,8 +74,14 @@ class Happening:
     told: Mapping[str, Any] = field(default_factory=dict, hash=False)
     video: str = ""
     recorded_s: int = 0
+    deleted_s: int | None = None
     shots: tuple[Shot, ...] = ()
     parts: tuple[Part, ...] = ()
+
+    def video_status(self, now: float) -> str:
+        if self.deleted_s is not None and self.time + self.deleted_s <= now:
+            return "deleted"
+        return "available" if self.time + self.recorded_s <= now else "recording"
 
 
 def shown(
@@ -181,6 +188,8 @@ class _Diary:
             plain,
             video=video,
             recorded_s=60 + mark % 240,
+            # By somebody who has seen it, within the hour; what he leaves stays.
+            deleted_s=900 + (mark >> 32) % 1_800 if mark >> 24 & 15 == 0 else None,
             shots=self.shots(plain.id, video, *slots),
         )
 
