@@ -98,6 +98,7 @@ def hooked(folder: Path, cloud: Running, uri: str) -> Settings:
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     plan = Plan(speed=1.0, days=1, products=("energy", "security"))
     async with WireServer() as mongo, running(plan) as cloud:
+        cloud.cloud.switches.pushes = ()  # only what a test sends
         settings = hooked(tmp_path, cloud, mongo.uri())
         await log_in(settings, cloud)
         async with daemon_running(settings, Stop(drain_s=5)):
@@ -130,6 +131,24 @@ async def test_a_push_leads_to_a_poll(house: House) -> None:
     assert house.count("homesdata") == before["homesdata"]
     # Those that came too early lead to one more, when ten seconds are over.
     await until(lambda: house.count("homestatus") == asked["homestatus"] + 1, within=12)
+
+
+async def test_the_cloud_itself_calls(house: House) -> None:
+    """Registered at the start in the newer form, activated; its own push leads to a poll."""
+    hooks = house.cloud.cloud.webhooks
+    (line,) = hooks.lines.values()
+    before = house.count("homestatus")
+
+    assert line.url == f"http://{house.settings.web.listen}/webhook/{PATH}"
+    assert house.count("webhooks/v1") == 2  # asked, registered
+    assert hooks.push("NSD-smoke", house.home, {})
+    await until(lambda: house.count("homestatus") == before + 1, within=2)
+    await hooks.idle()
+
+    assert [(c.push_type, c.status) for c in hooks.calls] == [
+        ("webhook_activation", 200),
+        ("NSD-smoke", 200),
+    ]
 
 
 async def test_status_tells_of_it_and_nothing_is_stored(house: House) -> None:
