@@ -116,10 +116,12 @@ def written(lab: Hooked, begin: float, end: float, kind: str) -> list[tuple[floa
 
 
 async def test_pieces_make_up_the_whole(lab: Hooked) -> None:
-    """However a day is cut, each push is in one piece; and in order."""
+    """However two days are cut, even within an event, each push is in one piece; and in order."""
     begin, end = START - 3 * DAY, START - DAY
     whole = pushes.between(lab.world, seen(lab), begin, end)
-    cuts = [begin, begin + 1.5, begin + 100, begin + 5_000, begin + DAY, end - 0.25, end]
+    events = happenings.shown(house(lab), end, 2)
+    within = [part.time for event in events for part in event.parts if part.offset]
+    cuts = sorted([begin, begin + 1.5, begin + 5_000, begin + DAY, *within, end - 0.25, end])
     pieces = [
         push
         for one, other in pairwise(cuts)

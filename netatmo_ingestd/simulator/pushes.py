@@ -203,7 +203,7 @@ def _warmed(home: Home) -> Iterator[tuple[Room, Device]]:
 
 def _boilers(home: Home, begin: float, end: float) -> Iterator[Push]:
     for device in filter(home.may, home.household.of_type("NATherm1")):
-        for slot in range(int(begin) // lives.SLOT - 1, int(end) // lives.SLOT + 1):
+        for slot in range(int(begin) // lives.SLOT, int(end) // lives.SLOT + 1):
             for at, state in zip(lives.burn(device, slot), ("on", "off"), strict=True):
                 if begin <= at < end:
                     told = {"event_type": "boiler_event", "boiler_status": f"boiler_{state}"}
