@@ -127,6 +127,27 @@ async def test_required_data(lab: Lab, required: str, kinds: set[str]) -> None:
     assert 0 < len(found) < len(every)
 
 
+async def test_filter_leaves_out_who_measures_nonsense(lab: Lab) -> None:
+    """A thermometer in the sun; of the others nothing changes, and no history does."""
+    every = await shown(lab)
+    (outdoor,) = [each for each in lab.station.all if each.type == "NAModule1"]
+    before = (await lab.devices())[0]
+    await lab.arm("public_outlier", module=lab.station.id)
+
+    plain, filtered = await shown(lab), await shown(lab, filter="true")
+
+    def temperature(found: list[Any]) -> float:
+        (mine,) = [each for each in found if each["_id"] == lab.station.id]
+        ((value, _),) = mine["measures"][outdoor.id]["res"].values()
+        return float(value)
+
+    assert temperature(plain) == pytest.approx(temperature(every) + 30)
+    others = [each for each in every if each["_id"] != lab.station.id]
+    assert filtered == others == [each for each in plain if each["_id"] != lab.station.id]
+    assert await shown(lab, filter="false") == plain
+    assert (await lab.devices())[0] == before
+
+
 async def test_a_large_area_is_sampled(lab: Lab) -> None:
     """Some stations of a tile are missing when the whole is asked at once, the same each time."""
     wide = {**AREA, "lat_ne": "48.0", "lon_ne": "-1.0"}

@@ -110,6 +110,7 @@ KINDS: Mapping[str, Kind] = {
     "picture_slow": _picture(chunk=64, pause=0.1),
     "picture_huge": _picture(size=9 * MIB),
     "picture_html": _picture(),
+    "picture_stall": _picture(real_seconds=30.0),
     "picture_redirect": _picture(status=302, location="/elsewhere"),
     # calls of webhooks. A call that comes twice has the same bytes; the others are signed as they
     # are but for the forged one
@@ -153,12 +154,14 @@ KINDS: Mapping[str, Kind] = {
     "event_garbled": _events(),  # every field but its id
     "event_unknown_type": _events(type="teleported"),
     "picture_foreign_host": _events(host="pictures.example.net"),
+    # getpublicdata: a thermometer in the sun, which `filter` leaves out
+    "public_outlier": _world(delta=30.0),
     # at once
     "expire_access": Kind(ACTION, {}),
     "revoke": Kind(ACTION, {}),
 }
 
-_ONLY = {"public_upstream": "getpublicdata"}
+_ONLY = dict.fromkeys(("public_upstream", "public_outlier"), "getpublicdata")
 _SCOPE = ("kind", "count", "seconds", "until", "endpoint", "account", "probability")
 
 

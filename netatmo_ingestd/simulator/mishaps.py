@@ -237,6 +237,7 @@ _KINDS: Mapping[str, Callable[[Params, Answer], Response]] = {
     "picture_slow": _slow,
     "picture_huge": _picture_huge,
     "picture_html": _not_json,
+    "picture_stall": lambda p, answer: _Stall(answer, p["real_seconds"]),
     "picture_redirect": _redirect,
     "token_error": _token_error,
     "token_html": _not_json,

@@ -36,11 +36,15 @@ Area = tuple[float, float, float, float]
 
 
 def public(call: Call) -> Json:
-    """`getpublicdata`: a list of stations, without those that lack any of `required_data`."""
+    """`getpublicdata`: a list of stations, without those that lack any of `required_data`.
+
+    With `filter`, stations that measure nonsense are left out.
+    """
     area, required = read_area(call.params), _required(call.params)
     found = []
     for view, station in around(call.view, area):
-        shown = _station(view, station)
+        excess = _excess(call, station)
+        shown = None if excess and call.flag("filter") else _station(view, station, excess)
         if shown and required <= _kinds(view, station):
             found.append(shown)
     return found
@@ -155,16 +159,28 @@ def _stranger(world: World, row: int, column: int, number: int) -> Station:
 # --- what is shown ------------------------------------------------------------------------------
 
 
-def _station(view: View, station: Station) -> Json | None:
+def _excess(call: Call, station: Station) -> float:
+    """By how many degrees its thermometer is wrong."""
+    ids = [each.id for each in station.all]
+    faults = [fault for fault in call.faults if fault.kind == "public_outlier"]
+    about = [fault for fault in faults if any(fault.touches(each, station.id) for each in ids)]
+    return float(sum(fault.params["delta"] for fault in about))
+
+
+def _station(view: View, station: Station, excess: float) -> Json | None:
     """One element of the body; None while nothing is heard of the station."""
-    measures = {each.id: _measured(view, each) for each in (station.main, *_outdoor(view, station))}
-    measures = {name: told for name, told in measures.items() if told}
+    told = {each.id: _measured(view, each) for each in (station.main, *_outdoor(view, station))}
+    measures: dict[str, Json] = {name: each for name, each in told.items() if each}
     if station.id not in measures:
         return None
     place = dashboard.place(station.place)
     if hashed(view.world.seed, station.id, "street") % 2:
         place["street"] = _STREETS[hashed(view.world.seed, station.id) % len(_STREETS)]
     outdoor = [each for each in _outdoor(view, station) if each.id in measures]
+    for each in outdoor:
+        if excess and each.type == "NAModule1":
+            for values in measures[each.id]["res"].values():
+                values[0] = round(values[0] + excess, 1)
     return {
         "_id": station.id,
         "place": place,
