@@ -51,6 +51,7 @@ _SKIPPED = {path.rpartition(".")[2] for path in LEFT_OUT if path.startswith("hom
 _FAMILIES = {"auto_close_ts": "algo_"}  # of a window by VELUX, not of a set-point in auto mode
 # A set-point may be planned to end after a long journey.
 _PLANNED = timedelta(days=3660)
+_CODES = 1_000_000  # far above any that was seen
 
 
 def parse_status(reply: Reply, poll: Poll) -> Parsed:
@@ -102,13 +103,18 @@ def _errors(whole: Block) -> dict[str, int]:
     """Module id to the code with which the cloud could not tell its state."""
     found = {}
     for block in whole.blocks("errors"):
-        module_id, code = ident(block.fields.get("id")), block.told("code", number)
+        module_id, code = ident(block.fields.get("id")), block.told("code", _code)
         block.unknown(("id", "code", "message", "command"))
         if module_id is None:
             block.problem("id", "missing or unusable")
         else:
-            found[module_id] = int(code or 0)
+            found[module_id] = code or 0
     return found
+
+
+def _code(value: Json) -> int | None:
+    code = number(value)
+    return int(code) if code is not None and abs(code) < _CODES else None
 
 
 def _modules(reader: _Reader, home: Block, errors: Mapping[str, int]) -> Iterator[Entity]:
