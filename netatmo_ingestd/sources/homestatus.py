@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from netatmo_ingestd.errors import PayloadError
-from netatmo_ingestd.models import Entity, Measurement, Priority, whole_seconds
+from netatmo_ingestd.models import Entity, Json, Measurement, Priority, whole_seconds
 from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Reply
 from netatmo_ingestd.sources import aircare, weather
 from netatmo_ingestd.sources.fields import (
