@@ -101,7 +101,9 @@ def _may_speak(before: Known, entity: Entity, moment: datetime) -> bool:
 def _remember(before: Known | None, entity: Entity, moment: datetime, every: timedelta) -> Known:
     if before is None:
         return Known(entity, moment, moment)
-    merged = {**before.entity.state, **entity.state}
+    # Of what cannot be reached nothing is known any more: a boiler does not burn on for days.
+    reachable = entity.state.get("reachable") is not False
+    merged = {**(before.entity.state if reachable else {}), **entity.state}
     # Two missed polls make a gap of three intervals, and polls come a little late.
     continues = moment - before.seen < 3.5 * every and merged == dict(before.entity.state)
     return Known(

@@ -102,7 +102,7 @@ class Retention:
             where = {"time": {"$gte": span_begin, "$lt": span_end}}
             for picture in await self._shelf.find(PICTURES, where, {"time": 1, "size": 1}):
                 hour = picture["time"].replace(minute=0, second=0)
-                self._bytes[hour] = self._bytes.get(hour, 0) + int(picture["size"])
+                self._bytes[hour] = self._bytes.get(hour, 0) + int(picture.get("size", 0))
         if whole:
             self._counted = end
 

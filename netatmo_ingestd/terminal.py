@@ -60,6 +60,8 @@ def show_status(report: Mapping[str, Any], out: Console) -> None:
         soft_wrap=True,
     )
     _show_modules(report, out)
+    for name, amount in report["problems"].items():
+        out.print(plain(f"set aside: {name} ({amount}×)"), soft_wrap=True)
     for name, amount in report["drift"].items():
         out.print(plain(f"drift: {name} ({amount}×)"), soft_wrap=True)
     for hint in report["hints"]:

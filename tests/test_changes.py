@@ -208,6 +208,19 @@ def test_state_fields_that_are_not_told_stay() -> None:
     assert intervals(found) == [(HOUR, HOUR + EVERY, {"reachable": True, "calibrating": False})]
 
 
+def test_what_cannot_be_reached_is_in_no_state() -> None:
+    """A boiler that was on when its thermostat fell silent does not burn on in the records."""
+    house = House()
+    house.answer(HOUR, [module(state={"reachable": True, "boiler": True})])
+
+    found = house.answer(HOUR + EVERY, [module(state={"reachable": False})])
+    again = house.answer(HOUR + 2 * EVERY, [module(state={"reachable": True, "boiler": False})])
+
+    assert intervals(found) == [(HOUR + EVERY, HOUR + EVERY, {"reachable": False})]
+    last = HOUR + 2 * EVERY
+    assert intervals(again) == [(last, last, {"reachable": True, "boiler": False})]
+
+
 def test_no_state_no_interval() -> None:
     """An entity without discrete facts, a home for instance, has no intervals."""
     assert intervals(House().answer(HOUR, [module(state={})])) == []

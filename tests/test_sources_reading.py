@@ -171,6 +171,25 @@ def test_told_says_what_it_did() -> None:
     ]
 
 
+def test_unknown_fields_open_no_door() -> None:
+    """Keys, passwords and addresses of a new field are not kept, however deep they stand."""
+    block = {
+        "snapshot_url": "https://u:p@x.example/y?key=CANARY",
+        "local_password": "CANARY",
+        "face": {"key": "CANARY", "id": "a", "more": [{"token": "CANARY"}]},
+        "told": "see https://x.example/CANARY or mail canary@example.org",
+    }
+    strange: list[tuple[str, Any]] = []
+
+    found = unknown(block, (), "body", [])
+    shaped({"zone": block}, {"zone": "zone"}, "body", [], strange)
+
+    for each in (found, strange):
+        assert "canary" not in str(each).lower()
+        assert len(each) == 4
+    assert '"id": "a"' in dict(found)["face"]
+
+
 def test_unknown_fields_are_data() -> None:
     """A field without a name of ours is kept as (name, value) and told once by its path."""
     problems: list[Problem] = []

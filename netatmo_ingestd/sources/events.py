@@ -19,13 +19,11 @@ from netatmo_ingestd.polls import Endpoint, Parsed, PictureWant, Poll, Reply
 from netatmo_ingestd.sources.reading import (
     Block,
     flag,
+    harmless,
     ident,
     number,
-    plain,
     present,
-    scrub,
     text,
-    without_addresses,
 )
 
 PAGE_EVENTS = 30
@@ -81,7 +79,6 @@ _FIELDS = {
 }  # fmt: skip
 _SUB_FIELDS = {"id", "type", "time", "offset", "verified", "message", "category", *_SLOTS}
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
-_SECRET = re.compile(r"(?i:(^|_)(key|token|url|uri|secret|signature|password|pin)s?($|_))")
 
 
 def parse_events(reply: Reply, poll: Poll) -> Parsed:
@@ -237,18 +234,10 @@ def _others(block: Block, known: Collection[str], prefix: str = "") -> list[tupl
     """Unknown fields as data, without anything that opens a door."""
     block.unknown(known)  # which tells the news
     return [
-        (f"{prefix}{text(name)}", "removed" if _SECRET.search(name) else _harmless(value))
+        (f"{prefix}{text(name)}", harmless(name, value))
         for name, value in block.fields.items()
         if name not in known
     ]
-
-
-def _harmless(value: Json) -> Any:
-    try:
-        told = plain(scrub(value, GETEVENTS.secrets))
-    except RecursionError:
-        told = plain(value)
-    return without_addresses(told) if isinstance(told, str) else told
 
 
 GETEVENTS = Endpoint(

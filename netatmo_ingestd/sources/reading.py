@@ -23,6 +23,7 @@ _WORD = r"[^\s@\"<>,;:]"
 _MAIL = re.compile(rf"{_WORD}{{1,64}}@{_WORD}{{1,255}}")
 # Also as JSON text may have it: https:\/\/…
 _WEB = re.compile(r"(?i:[a-z][a-z0-9+.-]{0,15}):(?:\\?/){2}[^\s\"<>]{0,4096}")
+_SECRET = re.compile(r"(?i:(^|_)(key|token|url|uri|secret|signature|password|pin)s?($|_))")
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=2)
 _INT64 = 1 << 63
@@ -165,6 +166,21 @@ def plain(value: Json) -> Any:
         return f"{kind(value)}, nested too deeply"
 
 
+def harmless(name: str, value: Json) -> Any:
+    """An unknown field as data, without anything that opens a door: keys, addresses, passwords."""
+    if _SECRET.search(name):
+        return "removed"
+    try:
+        told = plain(json.loads(json.dumps(value), object_pairs_hook=_without_keys))
+    except RecursionError:
+        told = plain(value)
+    return without_addresses(told) if isinstance(told, str) else told
+
+
+def _without_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    return {name: "removed" if _SECRET.search(name) else value for name, value in pairs}
+
+
 def unknown(
     block: Mapping[str, Json], known: Collection[str], path: str, problems: list[Problem]
 ) -> tuple[tuple[str, Any], ...]:
@@ -172,7 +188,7 @@ def unknown(
     found: list[tuple[str, Any]] = []
     for key, value in block.items():
         if key not in known:
-            found.append((text(key) or "", plain(value)))
+            found.append((text(key) or "", harmless(key, value)))
             problems.append(Problem(f"{path}.{text(key)}", "unknown field", drift=True))
     return tuple(found)
 
@@ -206,7 +222,7 @@ def shaped(
         if key in names:
             found[names[key]] = shaped(each, names, inner, problems, strange, depth - 1)
         else:
-            strange.append((f"{path.rpartition('.')[2]}.{text(key)}", plain(each)))
+            strange.append((f"{path.rpartition('.')[2]}.{text(key)}", harmless(key, each)))
             problems.append(Problem(inner, "unknown field", drift=True))
     return found
 

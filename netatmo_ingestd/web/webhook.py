@@ -32,7 +32,7 @@ from netatmo_ingestd.web.pushes import (
 
 BODY_MAX = 64 * 1024
 BODY_LIMIT_S = 10.0  # real time for all of it
-REPLAYED_WITHIN = timedelta(hours=2)
+REPLAYED_WITHIN = timedelta(minutes=10)  # later the same may have happened again
 _MOST_DIGESTS = 10_000
 _SIGNATURE = re.compile(r"[0-9a-fA-F]{64}")
 
