@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,7 @@ from netatmo_ingestd.waits import finish, is_set
 SILENT_AFTER = timedelta(hours=1)  # stations upload every ten minutes, some later
 SILENT_EVERY = timedelta(days=30)  # how often a module is read of which nothing was heard since
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
-HINTS_APART = timedelta(seconds=10)
+HINTS_APART_S = 10.0
 CLOCK_CHECK_S = 5.0
 CLOCK_PARTED_S = 2.0
 
@@ -78,7 +79,7 @@ class Poller:
         self._hurry = asyncio.Event()
         self._anchors: dict[str, datetime] = {}
         self._jobs: dict[str, tuple[AccountPolls, Job]] = {}
-        self._hinted: dict[str, datetime] = {}
+        self._hinted: dict[str, float] = {}
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             # More instances than ever run: a job that re-arms itself for a moment that has come
@@ -159,8 +160,9 @@ class Poller:
             endpoint, entity_id = job
             if endpoint.name != endpoint_name or entity_id not in ("", home_id):
                 continue
-            key, now = _key(account, job), self._clock.now()
-            if now - self._hinted.get(key, now - HINTS_APART) >= HINTS_APART:
+            # Monotonic: a wall clock that is set back must not silence hints until it caught up.
+            key, now = _key(account, job), self._clock.monotonic()
+            if now - self._hinted.get(key, -math.inf) >= HINTS_APART_S:
                 self._hinted[key] = now
                 self._enqueue(account, job)
 

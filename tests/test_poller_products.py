@@ -360,6 +360,23 @@ async def test_hints_ask_at_most_every_ten_seconds(tmp_path: Path) -> None:
         assert {*asked} == {0, 2}
 
 
+async def test_a_clock_that_is_set_back_does_not_silence_hints(tmp_path: Path) -> None:
+    """Ten seconds are ten seconds, whatever the wall clock says meanwhile."""
+    async with opened(tmp_path, HandClock(), products=LINES) as house:
+        homely(house)
+        house.clock.auto = True
+        await house.poller.once()
+        house.clock.auto = False
+        house.poller.hint("home", "homestatus", HEATED)
+        assert queued(house) == [f"homestatus|{HEATED}"]
+
+        house.clock.step(-3600)
+        house.clock.advance(11)
+        house.poller.hint("home", "homestatus", HEATED)
+
+        assert queued(house) == [f"homestatus|{HEATED}"]
+
+
 async def test_a_hint_of_what_waits_already_adds_nothing(tmp_path: Path) -> None:
     """What is on the queue is asked once, however often it is due and hinted at."""
     async with opened(tmp_path, products=LINES) as house:

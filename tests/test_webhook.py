@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -18,7 +20,14 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import Busy, ConfigError
 from netatmo_ingestd.logs import EVENTS
 from netatmo_ingestd.web import webhook as module
-from netatmo_ingestd.web.pushes import Hints, Homes, endpoints_of, hints_of
+from netatmo_ingestd.web.pushes import (
+    APART,
+    DEVICE_EVENTS_APART,
+    Hints,
+    Homes,
+    endpoints_of,
+    hints_of,
+)
 from netatmo_ingestd.web.server import serving
 from netatmo_ingestd.web.webhook import BODY_MAX, Webhook
 from tests.clocks import HandClock
@@ -61,7 +70,7 @@ class Rig:
             path=PATH,
             secrets={SECRET: ("ana", "ben"), OTHER: ("cem",)},
             homes=self.homes.__getitem__,
-            hints=Hints(lambda *hint: self.given.append(hint), clock),
+            hints=Hints(lambda *hint: self.given.append(hint), clock, least_s=0),
             clock=clock,
             log=self.log,
             on_ended=self.look,
@@ -386,7 +395,7 @@ async def test_device_events_are_further_apart() -> None:
     """A heating system tells each tenth of a degree: at most one poll a minute comes of that."""
     clock = Clock(speed=200.0)
     given: list[tuple[float, str]] = []
-    hints = Hints(lambda _a, name, _h: given.append((clock.monotonic(), name)), clock)
+    hints = Hints(lambda _a, name, _h: given.append((clock.monotonic(), name)), clock, least_s=0)
     rig = Rig(clock)
     rig.webhook.hints = hints
 
@@ -396,6 +405,61 @@ async def test_device_events_are_further_apart() -> None:
 
     assert given[1][0] - given[0][0] >= 60
     hints.close()
+
+
+async def test_a_fast_clock_makes_no_flood_of_polls() -> None:
+    """Between two hints lies real time too: whoever calls us does not live in a faster world."""
+    clock, given = Clock(speed=5000.0), [time.monotonic()]
+    hints = Hints(lambda *_: given.append(time.monotonic()), clock, least_s=0.3)
+
+    until_s = time.monotonic() + 1.0
+    while time.monotonic() < until_s:
+        hints.take("ana", "homestatus", HOME)
+        await asyncio.sleep(0.005)
+    hints.close()
+
+    assert given.pop(0) <= given[0]
+    assert 3 <= len(given) <= 4
+    assert all(later - earlier >= 0.295 for earlier, later in pairwise(given))
+    assert Hints(lambda *_: None, clock)._least_s >= 10
+
+
+async def test_what_is_urgent_does_not_wait_behind_what_is_not() -> None:
+    """A pending hint of a value comes at once when a push arrives that need not wait so long."""
+    clock = Clock(speed=100.0)
+    given: list[float] = []
+    rig = Rig(clock)
+    rig.webhook.hints = Hints(lambda *_: given.append(clock.monotonic()), clock, least_s=0)
+    value = {"push_type": "device_event", "home_id": HOME}
+
+    for number in range(2):
+        rig.webhook._take(value | {"n": number}, ("ana",))
+    await clock.sleep(15)
+    came = clock.monotonic()
+    rig.webhook._take({"push_type": "display_change", "home_id": HOME}, ("ana",))
+    first = list(given)
+    await clock.sleep(60)
+
+    assert len(first) == 2
+    assert first[1] - came < 2
+    assert given == first  # the timer of the value is gone: its news were asked for
+    rig.webhook.hints.close()
+
+
+async def test_an_urgent_one_brings_a_waiting_one_forward() -> None:
+    """When even it has to wait, it waits its own ten seconds, not the minute of the other."""
+    clock = Clock(speed=100.0)
+    given: list[float] = []
+    hints = Hints(lambda *_: given.append(clock.monotonic()), clock, least_s=0)
+    slow = DEVICE_EVENTS_APART
+
+    for apart in (slow, slow, APART, slow):
+        hints.take("ana", "homestatus", HOME, apart)
+    await clock.sleep(40)
+    hints.close()
+
+    assert len(given) == 2
+    assert 10 <= given[1] - given[0] < 30
 
 
 async def test_nothing_is_hinted_after_the_end() -> None:

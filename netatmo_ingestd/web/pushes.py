@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -97,27 +98,42 @@ def hints_of(
 class Hints:
     """Hands hints on, of each endpoint and home at most one in ten seconds; none is lost.
 
-    One that comes too early is handed on when its time has come, once, however many there were.
+    One that comes too early is handed on when its time has come, once, however many there were;
+    the most urgent of them says when.
+
+    least_s  real seconds between two of them, however fast the clock is: whoever calls us lives in
+             real time, so on a fast clock alone a flood would become a flood of polls
     """
 
-    def __init__(self, hint: Hint, clock: Clock) -> None:
+    def __init__(self, hint: Hint, clock: Clock, least_s: float = APART.total_seconds()) -> None:
         self._hint = hint
         self._clock = clock
-        self._last: dict[tuple[str, str, str], float] = {}
+        self._least_s = least_s
+        self._last: dict[tuple[str, str, str], tuple[float, float]] = {}
         self._later: dict[tuple[str, str, str], asyncio.TimerHandle] = {}
         self.given = 0
 
     def take(self, account: str, endpoint: str, home_id: str, apart: timedelta = APART) -> None:
         key = (account, endpoint, home_id)
-        if key in self._later:
-            return
-        last = self._last.get(key)
-        wait_s = 0.0 if last is None else last + apart.total_seconds() - self._clock.monotonic()
+        wait_s = self._wait_s(key, apart)
         if wait_s <= 0:
             self._give(key)
             return
         loop = asyncio.get_running_loop()
-        self._later[key] = loop.call_later(self._clock.real_seconds(wait_s), self._give, key)
+        if waiting := self._later.get(key):
+            if waiting.when() <= loop.time() + wait_s:
+                return
+            waiting.cancel()
+        self._later[key] = loop.call_later(wait_s, self._give, key)
+
+    def _wait_s(self, key: tuple[str, str, str], apart: timedelta) -> float:
+        """Real seconds until the next hint of `key` may be handed on."""
+        if key not in self._last:
+            return 0.0
+        told, really = self._last[key]
+        rest_s = told + apart.total_seconds() - self._clock.monotonic()
+        rest_real_s = really + self._least_s - time.monotonic()
+        return max(self._clock.real_seconds(rest_s), rest_real_s)
 
     def close(self) -> None:
         """Hand on nothing any more."""
@@ -126,7 +142,8 @@ class Hints:
         self._later.clear()
 
     def _give(self, key: tuple[str, str, str]) -> None:
-        self._later.pop(key, None)
+        if waiting := self._later.pop(key, None):
+            waiting.cancel()
         self._hint(*key)
         self.given += 1
-        self._last[key] = self._clock.monotonic()
+        self._last[key] = self._clock.monotonic(), time.monotonic()
