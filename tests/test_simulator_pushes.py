@@ -88,6 +88,24 @@ async def test_fields_on_request(lab: Hooked) -> None:
     assert (await lab.http.post("/simulator/push", json={})).status_code == 400
 
 
+async def test_a_push_on_request_tells_what_became_of_it(lab: Hooked) -> None:
+    """The status of each call, 0 for silence, none for what was lost; by `home_id` for one home."""
+    await lab.register()
+    here = house(lab).home_id
+
+    async def asked(home_id: str, status: int | None = 200) -> Any:
+        lab.receiver.status = status
+        sent = {"push_type": "NSD-smoke", "home_id": home_id}
+        return (await lab.http.post("/simulator/push", json=sent)).json()
+
+    assert (await asked(here))["statuses"] == [200]
+    assert (await asked(here, 403))["statuses"] == [403]
+    assert (await asked(here, None))["statuses"] == [0]
+    assert await asked("nowhere") == {"sent": [], "statuses": []}
+    await lab.arm("push_twice")
+    assert (await asked(here))["statuses"] == [200, 200]
+
+
 async def test_a_changed_topology_is_pushed(lab: Hooked) -> None:
     """As its fault begins and ends, for the home that it is about."""
     device = house(lab).devices[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, fields
@@ -179,15 +180,22 @@ class Desk:
         return JSONResponse({"accepted": accepted})
 
     async def push(self, request: Request) -> Response:
-        """Send one push now: `push_type`, of the `home` or the first of each registration.
+        """Send one push now: `push_type`, of `home_id` or the first home of each registration.
 
-        fields  of the body besides, or instead; null takes one away
+        fields   of the body besides, or instead; null takes one away
+        Returns  what was `sent`, and the `statuses` of the calls: 0 when no answer came; none of
+                 one that is lost on the way or suspended
         """
         wanted: dict[str, Any] = json.loads(await request.body())
+        home_id = wanted.get("home_id", wanted.get("home"))
         sent = self._cloud.webhooks.push(
-            str(wanted["push_type"]), wanted.get("home"), wanted.get("fields", {})
+            str(wanted["push_type"]), home_id, wanted.get("fields", {})
         )
-        return JSONResponse({"sent": sent})
+        if sent:
+            await asyncio.wait([each.task for each in sent])
+        ended = [each.task for each in sent if not each.task.cancelled()]
+        statuses = [status for task in ended for status in task.result()]
+        return JSONResponse({"sent": [each.body for each in sent], "statuses": statuses})
 
     async def webhooks(self, _request: Request) -> Response:
         """Who is registered, and the last calls with what became of them."""

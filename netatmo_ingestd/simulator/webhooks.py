@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -92,6 +92,13 @@ class Call:
         return {name: getattr(self, name) for name in ("at", "user", "push_type", "status", "body")}
 
 
+class Sent(NamedTuple):
+    """A push on its way; `task` gives the status of each call it became, 0 without an answer."""
+
+    body: Body
+    task: asyncio.Task[list[int]]
+
+
 class Webhooks:
     """Every registered address, and what was sent there.
 
@@ -120,7 +127,7 @@ class Webhooks:
         self._kinds = kinds
         self._any_port = any_port
         self._gate = asyncio.Semaphore(_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[list[int]]] = set()
 
     # --- the methods ----------------------------------------------------------------------------
 
@@ -218,11 +225,11 @@ class Webhooks:
                 if body:
                     self.send(line, body)
 
-    def push(self, push_type: str, home_id: str | None, fields: Body) -> list[Body]:
+    def push(self, push_type: str, home_id: str | None, fields: Body) -> list[Sent]:
         """Send `pushes.example` at once to all who have that home (None: their first one).
 
         fields  change it: null takes one away
-        Returns what was sent
+        Returns what is sent, on its way
         """
         sent = []
         for line in self.lines.values():
@@ -230,27 +237,30 @@ class Webhooks:
             if here:
                 mark, sign = secrets.token_hex(8), self.signer(line)
                 body = pushes.example(here[0], push_type, self._now, sign, mark) | fields
-                sent.append({name: value for name, value in body.items() if value is not None})
-                self.send(line, sent[-1])
+                body = {name: value for name, value in body.items() if value is not None}
+                sent.append(Sent(body, self.send(line, body)))
         return sent
 
     # --- calls ----------------------------------------------------------------------------------
 
-    def send(self, line: Line, body: Body) -> None:
-        """Call the address, once, in the background."""
+    def send(self, line: Line, body: Body) -> asyncio.Task[list[int]]:
+        """Call the address, once, in the background; the task gives each status that came back."""
         task = asyncio.create_task(self._send(line, body))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _send(self, line: Line, body: Body) -> None:
+    async def _send(self, line: Line, body: Body) -> list[int]:
         now = self._now
         if now < line.suspended:
             self.counts["suppressed"] += 1
-            return
+            return []
+        statuses = []
         fault = self._faults.spoiler(PUSHES, line.account.user, now)
         for raw, signature in _mangled(body, line.app.client_secret, fault):
             async with self._gate:
                 status = await self._post(line.url, raw, signature)
+            statuses.append(status)
             told = str(body.get("push_type", ""))
             self.calls.append(Call(now, line.account.user, told, status, body))
             good = 200 <= status < 300
@@ -258,6 +268,7 @@ class Webhooks:
             # A receiver that refuses what is no push of ours does well.
             if not good and fault is None:
                 self._failed(line, now)
+        return statuses
 
     def _failed(self, line: Line, now: float) -> None:
         line.failures = [each for each in line.failures if each > now - WITHIN_S] + [now]
