@@ -170,8 +170,10 @@ class Intake:
         known = {
             entity_id: each
             for entity_id, each in self._memory.known.get(name, {}).items()
-            # What the owner excluded since is not gone.
-            if each.entity.account != poll.account or self._wants(each.entity)
+            # What the owner excluded since is not gone; live state by id alone lists nothing.
+            if each.entity.account != poll.account
+            or not poll.endpoint.lists
+            or self._wants(each.entity)
         }
         entities = [
             each
