@@ -26,7 +26,7 @@ from netatmo_ingestd.polls import Endpoint, Parsed, PictureWant, Poll, Reply
 from netatmo_ingestd.settings import HistorySettings
 from netatmo_ingestd.sources.events import GETEVENTS, PAGE_EVENTS
 from netatmo_ingestd.spool import LastKey
-from netatmo_ingestd.waits import finish, first
+from netatmo_ingestd.waits import beside, first
 from netatmo_ingestd.walks import EVOLVES, FIRST, Known, Page, Place, Reach, Seen, Walk, has_holes
 
 SCALE = "events"
@@ -103,13 +103,8 @@ class EventWalker:
         self, stop: asyncio.Event, grace_s: float = 10.0, hurry: asyncio.Event | None = None
     ) -> None:
         """Until `stop`; a call in flight has `grace_s` real seconds to end, none when hurried."""
-        hurry = hurry or asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            walks = [
-                group.create_task(self._fill(account, stop)) for account in self._accounts.values()
-            ]
-            await stop.wait()
-            await asyncio.gather(*(finish(walk, grace_s, hurry) for walk in walks))
+        walks = (self._fill(account, stop) for account in self._accounts.values())
+        await beside(walks, stop, grace_s, hurry)
 
     async def _fill(self, account: AccountPolls, stop: asyncio.Event) -> None:
         while not stop.is_set():

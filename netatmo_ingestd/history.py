@@ -21,7 +21,7 @@ from netatmo_ingestd.models import Priority
 from netatmo_ingestd.plan import History, Step, steps
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.settings import HistorySettings
-from netatmo_ingestd.waits import finish, first
+from netatmo_ingestd.waits import beside, first
 
 LOOK_S = 60.0  # of the daemon's clock; how often one who has nothing to do looks again
 LEAST_LOOK_S = 0.25  # real
@@ -63,13 +63,8 @@ class Historian:
         self, stop: asyncio.Event, grace_s: float = 10.0, hurry: asyncio.Event | None = None
     ) -> None:
         """Until `stop`; a call in flight has `grace_s` real seconds to end, none when hurried."""
-        hurry = hurry or asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            walks = [
-                group.create_task(self._walk(account, stop)) for account in self._accounts.values()
-            ]
-            await stop.wait()
-            await asyncio.gather(*(finish(walk, grace_s, hurry) for walk in walks))
+        walks = (self._walk(account, stop) for account in self._accounts.values())
+        await beside(walks, stop, grace_s, hurry)
 
     def histories(self, account: AccountPolls) -> Iterator[History]:
         """Each module and room whose history `account` reads."""

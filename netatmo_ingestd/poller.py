@@ -27,12 +27,7 @@ from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.events import GETEVENTS
-from netatmo_ingestd.sources.measure import (
-    MEASURE,
-    history_scale,
-    history_types,
-    rows_poll,
-)
+from netatmo_ingestd.sources.measure import MEASURE, history_of, rows_poll
 from netatmo_ingestd.waits import finish, is_set
 
 SILENT_AFTER = timedelta(hours=1)  # stations upload every ten minutes, some later
@@ -148,7 +143,8 @@ class Poller:
         cadence = endpoint.cadence
         if endpoint is MEASURE:
             entity = account.intake.modules(account.name).get(entity_id)
-            if entity and history_scale(MODULE_TYPES, entity) != "max":
+            kept = history_of(MODULE_TYPES, entity) if entity else None
+            if kept and kept.scale != "max":
                 cadence = "buckets"
         every: timedelta = getattr(self._settings, cadence)
         return every * self.stretch
@@ -190,7 +186,7 @@ class Poller:
     async def _fire(self, key: str) -> None:
         """The job: put it on the queue, re-arm. No work: shutdown cancels running jobs."""
         account, job = self._jobs[key]
-        if job[1] and job not in set(self._all_jobs(account)):
+        if job[1] and job not in self._all_jobs(account):
             del self._jobs[key]
             for name in (job[0].name, "getroommeasure"):
                 account.forget(f"{name}|{job[1]}")
@@ -213,11 +209,11 @@ class Poller:
 
     def _trailing(self, account: AccountPolls, module_id: str) -> Poll | None:
         entity = account.intake.modules(account.name).get(module_id)
-        if entity is None:
+        kept = history_of(MODULE_TYPES, entity) if entity else None
+        if entity is None or kept is None:
             return None
-        types, scale = history_types(MODULE_TYPES, entity), history_scale(MODULE_TYPES, entity)
-        now = self._clock.now()
-        if not types or self._read_by_other(account, module_id, scale, now):
+        types, scale, now = kept.history, kept.scale, self._clock.now()
+        if self._read_by_other(account, module_id, scale, now):
             return None
         coverage = self._ledger.find(module_id, scale)
         if read := self._silent_since(account, module_id):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -37,6 +37,20 @@ async def finish(task: asyncio.Future[Any], seconds: float, hurry: asyncio.Event
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return False
+
+
+async def beside(
+    works: Iterable[Coroutine[Any, Any, None]],
+    stop: asyncio.Event,
+    seconds: float,
+    hurry: asyncio.Event | None,
+) -> None:
+    """Run `works` beside each other until `stop`; then each has `seconds` to end, see `finish`."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in works]
+        await stop.wait()
+        hurry = hurry or asyncio.Event()
+        await asyncio.gather(*(finish(task, seconds, hurry) for task in tasks))
 
 
 async def to_the_end(task: asyncio.Task[Any]) -> None:

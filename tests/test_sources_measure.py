@@ -18,8 +18,7 @@ from netatmo_ingestd.sources import MODULE_TYPES
 from netatmo_ingestd.sources.measure import (
     MEASURE,
     PAGE_ROWS,
-    history_scale,
-    history_types,
+    history_of,
     parse_rows,
     rows_poll,
 )
@@ -88,7 +87,8 @@ def test_history_types(kind: str, told: list[str] | None, types: tuple[str, ...]
     """A known type is asked by our table, an unknown one by its data_type as far as we know it."""
     entity = module(kind, **({"data_types": told} if told else {}))
 
-    assert history_types(MODULE_TYPES, entity) == types
+    kept = history_of(MODULE_TYPES, entity)
+    assert (kept.history if kept else ()) == types
 
 
 def test_a_window_ends_at_the_clouds_now() -> None:
@@ -294,6 +294,10 @@ def test_rows_far_apart_are_stretches_of_their_own() -> None:
 @pytest.mark.parametrize(("kind", "scale"), [("NAMain", "max"), ("NAModule9", "max")])
 def test_history_scale(kind: str, scale: str) -> None:
     """A module's finest scale stands in our table; an unknown type is asked for its raw rows."""
-    assert history_scale(MODULE_TYPES, module(kind)) == scale
+    kept = history_of(MODULE_TYPES, module(kind, data_types=["Rain"]))
+    assert kept is not None
+    assert kept.scale == scale
     meter = {"NLPC": ModuleType("energy", ("sum_energy_elec",), "30min")}
-    assert history_scale(meter, module("NLPC")) == "30min"
+    found = history_of(meter, module("NLPC"))
+    assert found is not None
+    assert found.scale == "30min"

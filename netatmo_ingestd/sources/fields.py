@@ -5,11 +5,9 @@ Told by its name, whatever type of module it comes on (netatmo-api 3.6, 4.5).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from netatmo_ingestd.models import Json
-from netatmo_ingestd.sources.reading import number, text
+from netatmo_ingestd.sources.reading import Reader, number, text
 
 ROOM_NUMBERS: dict[str, str] = {
     "therm_measured_temperature": "temperature",
@@ -88,13 +86,13 @@ MODULE_SEEN: Mapping[str, str] = {
     "last_status_store": "last_status_store",
     "last_wifi_connection": "last_wifi_connection",
 }
-MODULE_TOLD: Mapping[str, tuple[str, Callable[[Json], Any]]] = {
+MODULE_TOLD: Mapping[str, tuple[str, Reader]] = {
     # Words for what `radio` and `wifi` are numbers of: they waver too much for a state.
     "wifi_state": ("wifi_state", text),
     "rf_state": ("radio_state", text),
     "radio_id": ("radio_id", number),
 }
-MODULE_DESCRIBED: Mapping[str, tuple[str, Callable[[Json], Any]]] = {
+MODULE_DESCRIBED: Mapping[str, tuple[str, Reader]] = {
     "firmware_revision": ("firmware", number),
     "firmware_name": ("firmware_name", text),
     "firmware_revision_netatmo": ("firmware_netatmo", text),

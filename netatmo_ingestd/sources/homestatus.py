@@ -200,8 +200,7 @@ class _Reader:
             if (amount := block.told(key, number)) is not None
         }
         state = _state(block, MODULE_STATE, MODULE_TIMES)
-        described = {ours: block.told(key, read) for key, (ours, read) in MODULE_DESCRIBED.items()}
-        condition = {ours: block.told(key, read) for key, (ours, read) in MODULE_TOLD.items()}
+        described, condition = block.read(MODULE_DESCRIBED), block.read(MODULE_TOLD)
         condition |= {ours: block.moment(key) for key, ours in MODULE_SEEN.items()}
         percent, level = values.get("battery_percent"), values.get("battery_level")
         battery = present(percent=percent, level_mv=level, state=state.get("battery_state"))

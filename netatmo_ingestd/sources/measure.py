@@ -129,18 +129,6 @@ def history_of(kinds: Mapping[str, ModuleType], entity: Entity) -> ModuleType | 
     return ModuleType("", types) if types else None
 
 
-def history_types(kinds: Mapping[str, ModuleType], entity: Entity) -> tuple[str, ...]:
-    """What to ask the history of `entity` for; nothing when it has none."""
-    kept = history_of(kinds, entity)
-    return kept.history if kept else ()
-
-
-def history_scale(kinds: Mapping[str, ModuleType], entity: Entity) -> str:
-    """The finest scale that the cloud keeps of `entity`."""
-    kept = history_of(kinds, entity)
-    return kept.scale if kept else "max"
-
-
 def parse_rows(reply: Reply, poll: Poll) -> Parsed:
     """One measurement a stamp, and the fact that the window was answered.
 

@@ -30,6 +30,8 @@ _INT64 = 1 << 63
 _LONG = 4096
 _DEEP = 12  # levels of a nested value; what we know of has six
 _T = TypeVar("_T")
+Reader = Callable[[Json], Any]
+"""Makes a value of ours of one of theirs; None when it cannot be used."""
 
 
 def told(
@@ -67,6 +69,10 @@ class Block:
 
     def told(self, key: str, read: Callable[[Json], _T | None]) -> _T | None:
         return told(self.fields, key, read, self.where, self.problems)
+
+    def read(self, fields: Mapping[str, tuple[str, Reader]]) -> dict[str, Any]:
+        """Each of `fields`, upstream name to our name and its reader, by our name."""
+        return {ours: self.told(key, reader) for key, (ours, reader) in fields.items()}
 
     def moment(self, key: str, ahead: timedelta = AHEAD) -> datetime | None:
         """A time, at most `ahead` of the cloud's; 0, or false as PHP puts it, means never."""

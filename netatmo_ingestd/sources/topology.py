@@ -5,7 +5,7 @@ Homes with their schedules, rooms, modules and known persons; what moves is in `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from netatmo_ingestd.models import Entity, Json, Priority
 from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Reply
 from netatmo_ingestd.sources.reading import (
     Block,
+    Reader,
     flag,
     ident,
     kind,
@@ -23,8 +24,6 @@ from netatmo_ingestd.sources.reading import (
     shaped,
     text,
 )
-
-_Reader = Callable[[Json], Any]
 
 LEFT_OUT: Mapping[str, str] = {
     "user": "the owner's mail address and display units; values are metric whatever they say",
@@ -40,7 +39,7 @@ LEFT_OUT: Mapping[str, str] = {
 }
 """Paths of what no record takes, on purpose, and why; `*` is each element of a list."""
 
-_HOME: Mapping[str, tuple[str, _Reader]] = {
+_HOME: Mapping[str, tuple[str, Reader]] = {
     "altitude": ("altitude", number),
     "country": ("country", text),
     "timezone": ("timezone", text),
@@ -51,12 +50,12 @@ _SCHEDULE_LISTS = ("schedules", "therm_schedules")
 _SCHEDULE_KINDS = (
     "therm", "cooling", "auto", "event", "electricity", "electricity_production", "algo",
 )  # fmt: skip
-_ROOM: Mapping[str, tuple[str, _Reader]] = {
+_ROOM: Mapping[str, tuple[str, Reader]] = {
     "type": ("room_type", text),
     "therm_relay": ("relay", ident),
     "true_temperature_available": ("true_temperature_available", flag),
 }
-_MODULE: Mapping[str, tuple[str, _Reader]] = {
+_MODULE: Mapping[str, tuple[str, Reader]] = {
     "room_id": ("room_id", ident),
     "appliance_type": ("appliance_type", text),
     "category": ("category", text),
@@ -121,7 +120,7 @@ def _read_home(account: str, block: Block) -> Iterator[Entity]:
         name=name,
         longitude=place[0],
         latitude=place[1],
-        **{ours: block.told(key, read) for key, (ours, read) in _HOME.items()},
+        **block.read(_HOME),
     )
     schedules, selected, strange = _read_schedules(block)
     known = {"id", "name", "coordinates", "rooms", "modules", "persons", *_HOME, *_MODES}
@@ -188,7 +187,7 @@ def _read_room(
             home_id=home_id,
             modules=list(modules),
             module_types=sorted(set(modules.values())),
-            **{ours: block.told(key, read) for key, (ours, read) in _ROOM.items()},
+            **block.read(_ROOM),
         )
         | shared,
         other=block.unknown({"id", "name", "module_ids", "modules", *_ROOM}),
@@ -220,7 +219,7 @@ def _read_module(
             type=type_,
             home_id=home_id,
             device_id=bridge or module_id,
-            **{ours: block.told(key, read) for key, (ours, read) in _MODULE.items()},
+            **block.read(_MODULE),
             offsets=_offsets(block.inner("module_offset"), strange) or None,
             **nested,
         )

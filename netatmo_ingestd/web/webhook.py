@@ -123,7 +123,7 @@ class Webhook:
             self.log.warning("webhook.refused", reason="its signature is not of an app of ours")
 
     def _is_replayed(self, body: bytes) -> bool:
-        """True when the same bytes came within the last hours; only good ones are remembered."""
+        """True when the same bytes came a short while ago; only good ones are remembered."""
         now, digest = self.clock.monotonic(), hashlib.sha256(body).digest()
         seen = self._seen.get(digest)
         if seen is not None and now - seen < REPLAYED_WITHIN.total_seconds():
