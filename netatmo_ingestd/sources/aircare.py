@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.polls import Endpoint, ModuleType, Parsed, Poll, Reply, Source
+from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.sources.dashboards import Line, parse_devices
 
 # Whether getmeasure knows `health_idx` is not documented; an unknown type refuses the whole call.
@@ -51,7 +52,7 @@ def parse_coaches(reply: Reply, poll: Poll) -> Parsed:
 
 AIRCARE = Source(
     name="aircare",
-    scopes=("read_homecoach",),
+    scopes=NETATMO.scopes["aircare"],
     endpoints=(
         Endpoint(
             name="gethomecoachsdata",

@@ -18,6 +18,7 @@ no prices          `…_price` are in the lists too, but in no recorded answer. 
 from __future__ import annotations
 
 from netatmo_ingestd.polls import ModuleType, Source
+from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.topology import HOMESDATA
 
@@ -59,7 +60,7 @@ MODULE_TYPES = {
 
 CONTROL = Source(
     name="control",
-    scopes=("read_magellan", "read_bubendorff", "read_mx", "read_mhs1", "read_bfi"),
+    scopes=NETATMO.scopes["control"],
     endpoints=(HOMESDATA, HOMESTATUS),
     module_types=MODULE_TYPES,
 )

@@ -7,6 +7,7 @@ thermostat's own history adds how long the boiler ran.
 from __future__ import annotations
 
 from netatmo_ingestd.polls import ModuleType, Source
+from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.topology import HOMESDATA
 
@@ -28,7 +29,7 @@ MODULE_TYPES = {
 
 ENERGY = Source(
     name="energy",
-    scopes=("read_thermostat", "read_smarther"),
+    scopes=NETATMO.scopes["energy"],
     endpoints=(HOMESDATA, HOMESTATUS),
     module_types=MODULE_TYPES,
 )

@@ -15,6 +15,7 @@ from typing import Any
 from netatmo_ingestd.errors import PayloadError
 from netatmo_ingestd.models import Entity, Measurement, Priority, Record
 from netatmo_ingestd.polls import Endpoint, Parsed, Poll, Reply, Source
+from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.sources.quantities import UPSTREAM
 from netatmo_ingestd.sources.reading import (
     Block,
@@ -246,8 +247,7 @@ PUBLIC_DATA = Endpoint(
 
 PUBLIC = Source(
     name="public",
-    # Any valid token will do; this one is what every app may ask for.
-    scopes=("read_station",),
+    scopes=NETATMO.scopes["public"],
     endpoints=(PUBLIC_DATA,),
     module_types={},
 )

@@ -6,6 +6,7 @@ None of them has rows: their past is events, their present is state.
 from __future__ import annotations
 
 from netatmo_ingestd.polls import ModuleType, Source
+from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.sources.events import GETEVENTS
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.topology import HOMESDATA
@@ -29,14 +30,7 @@ MODULE_TYPES = {
 
 SECURITY = Source(
     name="security",
-    scopes=(
-        "read_camera",
-        "read_camerapro",
-        "read_presence",
-        "read_doorbell",
-        "read_smokedetector",
-        "read_carbonmonoxidedetector",
-    ),
+    scopes=NETATMO.scopes["security"],
     endpoints=(HOMESDATA, HOMESTATUS, GETEVENTS),
     module_types=MODULE_TYPES,
 )

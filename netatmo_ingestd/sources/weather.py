@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.polls import Endpoint, ModuleType, Parsed, Poll, Reply, Source
+from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.sources.dashboards import Line, parse_devices
 
 _CLIMATE = ("Temperature", "Humidity")
@@ -58,7 +59,7 @@ def parse_stations(reply: Reply, poll: Poll) -> Parsed:
 
 WEATHER = Source(
     name="weather",
-    scopes=("read_station",),
+    scopes=NETATMO.scopes["weather"],
     endpoints=(
         Endpoint(
             name="getstationsdata",
