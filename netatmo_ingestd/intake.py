@@ -68,19 +68,22 @@ class Intake:
             for source in for_products(settings.products)
             for endpoint in source.endpoints
         }
-        self._merged: tuple[tuple[str, int], dict[str, Entity]] = (("", -1), {})
+        self._merged = ("", -1)  # for whom and of which revision the two below are
+        self._entities: dict[str, Entity] = {}
+        self._modules: dict[str, Entity] = {}
 
     def entities(self, account: str) -> dict[str, Entity]:
-        """Whatever `account` describes and wants and that is still there, by id.
+        """Whatever `account` describes and wants and that is still there, by id; without its state.
 
         Several endpoints describe one module: the product's own counts most, live state least.
         """
-        key = (account, self._memory.revision)
-        if self._merged[0] != key:
-            self._merged = (key, self._merge(account))
-        return self._merged[1]
+        self._merge(account)
+        return self._entities
 
-    def _merge(self, account: str) -> dict[str, Entity]:
+    def _merge(self, account: str) -> None:
+        key = (account, self._memory.revision)
+        if self._merged == key:
+            return
         found: dict[str, Entity] = {}
         gone: dict[str, bool] = {}
         for name in sorted(self._polled, key=rank):
@@ -90,20 +93,23 @@ class Intake:
                 found[entity_id] = merged(found.get(entity_id), known.entity)
                 if self._polled[name].lists:
                     gone[entity_id] = gone.get(entity_id, True) and known.vanished
-        return {
+        self._merged = key
+        self._entities = {
             entity_id: each
             for entity_id, each in found.items()
             if not gone.get(entity_id) and self._wants(each)
         }
-
-    def modules(self, account: str) -> dict[str, Entity]:
-        """What may have a history among them, by id: modules of its products, and rooms."""
-        return {
+        self._modules = {
             entity_id: each
-            for entity_id, each in self.entities(account).items()
+            for entity_id, each in self._entities.items()
             if each.kind == "room"
             or (each.kind == "module" and product_of(each) in (*self._products, ""))
         }
+
+    def modules(self, account: str) -> dict[str, Entity]:
+        """What may have a history among them, by id: modules of its products, and rooms."""
+        self._merge(account)
+        return self._modules
 
     def homes(self, account: str, endpoint: Endpoint) -> dict[str, Entity]:
         """The homes that `endpoint` is asked for: those with a module it can tell something of."""

@@ -29,7 +29,7 @@ class Memory:
     heard     of each module what tells that it was heard again (its last sign, and its newest row
               as the dashboard shows it), and when that was told last; not on disk
     recent    of each module its rows of the last hours that were spooled, time to digest of values
-    revision  counts changes of `known`
+    revision  counts changes of what `known` describes; not of state, which moves with each answer
     """
 
     def __init__(self) -> None:
@@ -62,8 +62,14 @@ class Memory:
 
     def learn(self, endpoint: str, update: Mapping[str, Known]) -> None:
         """Remember what an answer of `endpoint` said."""
-        self.known.setdefault(endpoint, {}).update(update)
-        self.revision += 1
+        known = self.known.setdefault(endpoint, {})
+        if any(_described(each) != _described(known.get(key)) for key, each in update.items()):
+            self.revision += 1
+        known.update(update)
+
+
+def _described(known: Known | None) -> tuple[Entity, bool] | None:
+    return (replace(known.entity, state={}), known.vanished) if known else None
 
 
 def rank(endpoint: str) -> int:
@@ -72,15 +78,15 @@ def rank(endpoint: str) -> int:
 
 
 def merged(before: Entity | None, now: Entity) -> Entity:
-    """Two descriptions of one entity; what `now` says counts more."""
+    """Two descriptions of one entity, without its state; what `now` says counts more."""
     if before is None:
-        return now
+        return replace(now, state={})
     return replace(
         now,
+        state={},
         home_id=now.home_id or before.home_id,
         device_id=now.device_id or before.device_id,
         type=before.type if now.type == "unknown" else now.type,
         description={**before.description, **now.description},
-        state={**before.state, **now.state},
         setup=now.setup or before.setup,
     )

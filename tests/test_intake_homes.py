@@ -515,3 +515,31 @@ def test_one_odd_module_costs_its_siblings_nothing(data: st.DataObject) -> None:
     assert comparable(found) == comparable(expected)
     assert "DeadLetter" not in kinds(found)
     assert all(map(operations, found))
+
+
+# --- from poll to poll ----------------------------------------------------------------------------
+
+
+async def test_state_goes_on_though_only_names_are_included(desk: Desk) -> None:
+    """Live state tells ids alone; what is included by its name is one interval all the same."""
+    house = House()
+    table = Table(desk, house, options={"include": (house.valve,)})
+    await table.take("homesdata", "homestatus")
+
+    (again,) = of(await table.take("homestatus", at=FIVE), "State", VALVE)
+
+    assert (again["time"], again["until"]) == (SERVER, SERVER + FIVE)
+
+
+async def test_state_alone_changes_no_description(table: Table) -> None:
+    """What is put together of several endpoints is put together again only when one changes it."""
+    await table.take("homesdata", "homestatus")
+    before = table.intake.entities("home")
+
+    table.house.state = {"therm_setpoint_temperature": 22}
+    await table.take("homestatus", at=FIVE)
+    assert table.intake.entities("home") is before
+
+    table.house.valve = "Renamed"
+    await table.take("homesdata", at=2 * FIVE)
+    assert table.intake.entities("home")[VALVE].description["name"] == "Renamed"
