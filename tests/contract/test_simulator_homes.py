@@ -8,16 +8,16 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import aiohttp
-import httpx
 import pyatmo
 import pytest
 
 from netatmo_ingestd.simulator import conditions, lives
 from netatmo_ingestd.simulator.household import Household
 from netatmo_ingestd.simulator.server import Plan, Running, running
-from tests.contract.test_simulator import Client, PyatmoLogin, kind_of, recorded
+from tests.contract.test_simulator import Client, PyatmoLogin, client, kind_of, recorded
 
 pytestmark = pytest.mark.contract
+__all__ = ["client"]  # a fixture
 
 EVERYTHING = """
 [[homes]]
@@ -54,14 +54,6 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Running]:
         limits = cloud.cloud.quotas.limits
         limits.account_10s = limits.account_hour = 10_000
         yield cloud
-
-
-@pytest.fixture
-async def client(cloud: Running) -> AsyncIterator[Client]:
-    async with httpx.AsyncClient(base_url=cloud.url, timeout=10) as http:
-        client = Client(cloud, http)
-        await client.login()
-        yield client
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import pytest
 
 from netatmo_ingestd.simulator import happenings
 from netatmo_ingestd.simulator.server import Plan, Running, running
-from tests.contract.test_simulator import Client, PyatmoLogin, kind_of
+from tests.contract.test_simulator import Client, PyatmoLogin, client, kind_of
 
 pytestmark = pytest.mark.contract
+__all__ = ["client"]  # a fixture
 
 ADDRESS = "https://netatmocameraimage.blob.core.windows.net/production/cccc3333?sig=SYNTHETIC"
 SNAPSHOT = {"url": ADDRESS, "expires_at": 1760000600}
@@ -87,14 +88,6 @@ OWN_EVENTS: list[Any] = [
 async def cloud() -> AsyncIterator[Running]:
     async with running(Plan(seed=7, stations=1, days=30, products=("security",))) as cloud:
         yield cloud
-
-
-@pytest.fixture
-async def client(cloud: Running) -> AsyncIterator[Client]:
-    async with httpx.AsyncClient(base_url=cloud.url, timeout=10) as http:
-        client = Client(cloud, http)
-        await client.login()
-        yield client
 
 
 async def test_pyatmo_reads_the_events_of_every_camera(cloud: Running, client: Client) -> None:

@@ -14,10 +14,11 @@ from pyatmo.exceptions import ApiError
 
 from netatmo_ingestd.simulator import webhooks
 from netatmo_ingestd.simulator.server import Plan, Running, running
-from tests.contract.test_simulator import Client, PyatmoLogin
+from tests.contract.test_simulator import Client, PyatmoLogin, client
 from tests.stores import until
 
 pytestmark = pytest.mark.contract
+__all__ = ["client"]  # a fixture
 
 
 class Inbox:
@@ -55,14 +56,6 @@ async def cloud() -> AsyncIterator[Running]:
     async with running(Plan(seed=7, stations=1, days=10, products=("security",))) as cloud:
         cloud.cloud.switches.pushes = ()
         yield cloud
-
-
-@pytest.fixture
-async def client(cloud: Running) -> AsyncIterator[Client]:
-    async with httpx.AsyncClient(base_url=cloud.url, timeout=10) as http:
-        client = Client(cloud, http)
-        await client.login()
-        yield client
 
 
 async def test_pyatmo_registers_lists_and_drops(
