@@ -10,7 +10,8 @@ This is the parent's side and never imports `secantus` (GPL-2.0: a program of it
 The folder, `<state_dir>/store`, 0700, every file 0600: `data/` (WiredTiger's), `password` (of our
 one user), `port` (wished for at the next start), `running.json` (the child's options, "pid",
 "owner", "port"; true while `lock` is held), `lock` (flock, inherited: held exactly as long as the
-child lives), `store.log` (what it prints) and `store.log.1` (what it printed before).
+child lives), `unfinished` (until the first start has made every table), `store.log` (what it
+prints) and `store.log.1` (what it printed before).
 """
 
 from __future__ import annotations
@@ -189,10 +190,14 @@ class EmbeddedStore:
 
     def _prepare(self) -> None:
         data, said = self.folder / "data", self.folder / "store.log"
+        unfinished = self.folder / "unfinished"
+        if unfinished.exists():  # no one has written yet; a table half made is refused for good
+            shutil.rmtree(data, ignore_errors=True)
         names = {file.name for file in data.iterdir()} if data.is_dir() else set()
-        # A first start that was cut short leaves WiredTiger.wt; the turtle is made before the rest.
+        if not names:
+            write_private(unfinished, "")
         late = {n for n in names if n.endswith(".wt") or n.startswith("WiredTigerLog")}
-        if "WiredTiger.turtle" not in names and late - {"WiredTiger.wt"}:
+        if "WiredTiger.turtle" not in names and late:
             msg = (
                 f"{data}: WiredTiger.turtle is missing beside {len(late)} files of the database, "
                 "which would begin anew, empty. Restore the folder from a copy, or move it away"

@@ -44,6 +44,9 @@ def serve(options: Mapping[str, Any]) -> int:
     folder = Path(options["folder"])
     try:
         server = _build(options, read_password(folder))
+        if (folder / "unfinished").exists():
+            _make_tables(server)
+            (folder / "unfinished").unlink()  # flushed with the note below
     except (ImportError, AttributeError, TypeError) as error:
         log.exception("start")
         sys.stderr.write(f"this SecantusDB is not the version we know ({error}). {CURE}\n")
@@ -93,6 +96,15 @@ def _build(options: Mapping[str, Any], password: str) -> Any:
             raise RuntimeError(answer)
     server.storage._reset_thread_session()  # noqa: SLF001  the version is pinned for its sake
     return server
+
+
+def _make_tables(server: Any) -> None:
+    """Make the tables of all documents, at first start: else a kill while one is made spoils it."""
+    storage = importlib.import_module("secantus.storage")
+    session = server.storage._conn.open_session()  # noqa: SLF001  the version is pinned
+    for number in range(storage._DOC_SHARDS):  # noqa: SLF001
+        session.create(storage._doc_shard_name(number), storage._DOC_SHARD_CFG)  # noqa: SLF001
+    session.close()
 
 
 def _listen(server: Any, note: Path) -> None:

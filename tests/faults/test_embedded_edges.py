@@ -21,7 +21,7 @@ from pymongo import InsertOne, UpdateOne, WriteConcern
 from pymongo.errors import OperationFailure, PyMongoError
 
 from netatmo_ingestd.embedded import EmbeddedStore, history_bytes, running_uri
-from netatmo_ingestd.errors import ConfigError, IngestError
+from netatmo_ingestd.errors import ConfigError, IngestError, StoreUnavailable
 from tests.stores import alive, connected, embedded_store, port_of, require_extra, until
 
 pytestmark = pytest.mark.faults
@@ -176,15 +176,16 @@ async def test_ranges_deleted_before_a_kill_can_be_deleted_again(tmp_path: Path)
 
 
 async def test_first_start_killed_anywhere_is_followed_by_a_good_one(tmp_path: Path) -> None:
-    """A store whose very first start is cut short at a random moment starts the next time."""
-    dice = random.Random(5)
+    """A store whose very first start is killed after any step on disk starts the next time."""
     require_extra()
-    for number in range(12):
-        store = EmbeddedStore(tmp_path / str(number), on_event=Told())
+    for steps in range(1, 50, 3):
+        store = EmbeddedStore(tmp_path / str(steps), on_event=Told())
         starting = asyncio.create_task(store.start())
-        await asyncio.sleep(dice.uniform(0.05, 0.45))
-        starting.cancel()  # kills what it has begun
-        with contextlib.suppress(asyncio.CancelledError):
+        await changed(store.folder / "data", steps, starting)
+        if store.pid:  # at once: a cancelled task would only get to it later
+            os.kill(store.pid, signal.SIGKILL)
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError, StoreUnavailable):
             await starting
         await store.stop(signal.SIGKILL)
 
@@ -193,6 +194,18 @@ async def test_first_start_killed_anywhere_is_followed_by_a_good_one(tmp_path: P
         async with connected(uri) as client:
             await client.netatmo.homes.insert_one({})
         await store.stop()
+
+
+async def changed(folder: Path, times: int, task: asyncio.Task[str]) -> None:
+    """Wait until names or sizes in `folder` have changed so often, or `task` has ended."""
+    seen: dict[str, int] = {}
+    while times and not task.done():
+        await asyncio.sleep(0)
+        now = {}
+        with contextlib.suppress(FileNotFoundError):
+            now = {file.name: file.stat().st_size for file in folder.iterdir()}
+        if now != seen:
+            seen, times = now, times - 1
 
 
 PARENT = """
