@@ -148,13 +148,18 @@ def test_lost_turtle_is_refused(tmp_path: Path, files: list[str]) -> None:
     assert "Restore the folder" in str(caught.value)
 
 
-def test_first_start_cut_short_is_no_damage(tmp_path: Path) -> None:
-    """What WiredTiger makes before its turtle holds no data and is no reason to refuse."""
-    (tmp_path / "data").mkdir()
-    for name in ("WiredTiger", "WiredTiger.lock", "WiredTiger.basecfg", "WiredTiger.wt"):
+def test_first_start_cut_short_begins_anew(tmp_path: Path) -> None:
+    """Tables of a first start that did not end are made anew; those of a later one never."""
+    for name in ("WiredTigerLog.1", "secantus_users.wt"):
+        EmbeddedStore(tmp_path, on_event=lambda _name, _fields: None)._prepare()
+        assert (tmp_path / "unfinished").exists()
+        (tmp_path / "data").mkdir()
         (tmp_path / "data" / name).touch()
+    (tmp_path / "unfinished").unlink()  # as the child does once it has made them all
 
-    EmbeddedStore(tmp_path, on_event=lambda _name, _fields: None)._prepare()
+    with pytest.raises(ConfigError, match="beside 1 files"):
+        EmbeddedStore(tmp_path)._prepare()
+    assert (tmp_path / "data" / "secantus_users.wt").exists()
 
 
 def test_password_is_random_private_and_kept(tmp_path: Path) -> None:

@@ -201,11 +201,14 @@ async def changed(folder: Path, times: int, task: asyncio.Task[str]) -> None:
     seen: dict[str, int] = {}
     while times and not task.done():
         await asyncio.sleep(0)
-        now = {}
-        with contextlib.suppress(FileNotFoundError):
-            now = {file.name: file.stat().st_size for file in folder.iterdir()}
-        if now != seen:
+        if (now := sizes(folder)) != seen:
             seen, times = now, times - 1
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    with contextlib.suppress(FileNotFoundError):
+        return {file.name: file.stat().st_size for file in folder.iterdir()}
+    return {}
 
 
 PARENT = """
