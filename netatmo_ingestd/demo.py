@@ -229,7 +229,7 @@ async def _watch(parts: build.Parts, stop: Stop, out: Console, began: float) -> 
     try:
         while not stop.asked.is_set():
             try:
-                modules = await parts.store.modules()
+                modules = await parts.store.find("modules", {})
             except IngestError:
                 modules = []
             table = _table(parts, modules)

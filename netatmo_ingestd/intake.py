@@ -247,7 +247,8 @@ class Intake:
                     account=record.account,
                     kind=record.kind,
                     id=record.entity_id,
-                    name=record.after.get("name", ""),
+                    # Who lives here is in the store, not in the logs.
+                    name="" if record.kind == "person" else record.after.get("name", ""),
                     changed=sorted(record.before),
                 )
         return parsed.wants

@@ -50,7 +50,7 @@ EVENTS: Mapping[str, str] = {
     "picture.failing": "pictures cannot be fetched; tried again with their next address",
     "picture.recovered": "they can be fetched again",
     "picture.refused_host": "an event names a picture at a host that is not allowed (once each)",
-    "retention.deleted": "pictures beyond [retention] were deleted: how many, until when",
+    "retention.deleted": "what was beyond [retention] is deleted: how many, until when",
     "module.added": "a module appeared",
     "module.changed": "a description changed: name, room, firmware",
     "module.vanished": "absent from good answers for a day",

@@ -296,10 +296,6 @@ class Store:
         told = await self._guard(self._database.command("dbStats"))
         return int(told.get("storageSize", 0)) + int(told.get("indexSize", 0))
 
-    async def modules(self) -> list[Document]:
-        """What is known of every module now, `latest` included."""
-        return await self.find("modules", {})
-
     async def rows(
         self, module_id: str, scale: str, begin: datetime, end: datetime
     ) -> list[Document]:
@@ -314,10 +310,12 @@ class Store:
         found = await self.find("summaries", {"module_id": module_id, "day": days})
         return sorted((row for row in found if begin <= row["time"] < end), key=lambda r: r["day"])
 
-    async def delete(self, collection: str, begin: datetime, end: datetime) -> int:
-        """Delete what is of [begin, end); how many there were."""
-        where = {"time": {"$gte": begin, "$lt": end}}
-        result = await self._guard(self._collection(collection).delete_many(where))
+    async def delete(
+        self, collection: str, begin: datetime, end: datetime, where: Document | None = None
+    ) -> int:
+        """Delete what is of [begin, end), and fits `where`; how many there were."""
+        chosen = {**(where or {}), "time": {"$gte": begin, "$lt": end}}
+        result = await self._guard(self._collection(collection).delete_many(chosen))
         return int(result.deleted_count)
 
     async def find(

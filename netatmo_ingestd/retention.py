@@ -1,8 +1,9 @@
-"""Deletes what is older, or more, than the owner wants to keep: the pictures of events.
+"""Deletes what is older, or more, than the owner wants to keep.
 
-By ranges of time, on every server: no TTL index. "Now" is the cloud's time of the last answer about
-events, not this machine's: a clock that is wrong by years deletes nothing. Events keep the hash of
-a picture that is gone.
+Pictures of events by age and bytes; live rows, dead letters and raw answers by age alone. By ranges
+of time, on every server: no TTL index. "Now" is the cloud's time of its last windowed answer, not
+this machine's: a clock that is wrong by years deletes nothing. Events keep the hash of a picture
+that is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from netatmo_ingestd.errors import ConfigError, StoreUnavailable
-from netatmo_ingestd.events import SCALE
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.models import Interval
 from netatmo_ingestd.records import Document
@@ -22,6 +22,7 @@ from netatmo_ingestd.waits import is_set
 from netatmo_ingestd.walks import FIRST
 
 PICTURES = "pictures"
+DAY = timedelta(days=1)
 EVERY_S = 3600.0  # real time
 AHEAD = timedelta(days=3)  # no picture is newer than now by more
 HOUR = timedelta(hours=1)
@@ -35,11 +36,13 @@ class Shelf(Protocol):
     async def find(
         self, collection: str, where: Document, fields: Document, /
     ) -> list[Document]: ...
-    async def delete(self, collection: str, begin: datetime, end: datetime, /) -> int: ...
+    async def delete(
+        self, collection: str, begin: datetime, end: datetime, where: Document | None = None, /
+    ) -> int: ...
 
 
 class Retention:
-    """Keeps the pictures within their limits."""
+    """Keeps each collection within its limits."""
 
     def __init__(
         self, *, shelf: Shelf, ledger: Ledger, settings: RetentionSettings, log: Any
@@ -51,6 +54,7 @@ class Retention:
         self._log = log
         self._bytes: dict[datetime, int] = {}
         self._counted: datetime | None = None
+        self._swept: datetime | None = None
 
     async def run(self, stop: asyncio.Event, every_s: float = EVERY_S) -> None:
         """Until `stop`; while the store is away, nothing is deleted."""
@@ -63,12 +67,37 @@ class Retention:
             await is_set(stop, every_s)
 
     async def step(self) -> int:
-        """Delete what is too old or too much; how many pictures that were."""
+        """Delete what is too old or too much; how many documents that were."""
         now = self._now()
         if now is None:
             return 0
-        kept = timedelta(days=self._settings.pictures_days)
-        oldest = max(FIRST, now - kept)
+        gone = await self._pictures(now)
+        if self._swept is None or now - self._swept >= DAY:
+            gone += await self._by_age(now)
+            self._swept = now
+        return gone
+
+    def _now(self) -> datetime | None:
+        """The cloud's time of its last windowed answer, about."""
+        return max((each.asked for each in self._ledger.all() if each.asked), default=None)
+
+    async def _by_age(self, now: datetime) -> int:
+        """Live rows of each module, dead letters, and raw answers with what was set aside."""
+        live = now - self._settings.live_days * DAY
+        letters = now - self._settings.dead_letters_days * DAY
+        rows = 0
+        for module in await self._shelf.find("modules", {}, {"_id": 1}):
+            where = {"module_id": module["_id"], "scale": "live"}
+            rows += await self._shelf.delete("measurements", FIRST, live, where)
+        self._tell("measurements", rows, live)
+        for collection in ("dead_letters", "answers"):
+            count = await self._shelf.delete(collection, FIRST, letters)
+            self._tell(collection, count, letters)
+            rows += count
+        return rows
+
+    async def _pictures(self, now: datetime) -> int:
+        oldest = max(FIRST, now - self._settings.pictures_days * DAY)
         gone = 0
         for begin, end in _below(oldest):
             gone += await self._shelf.delete(PICTURES, begin, end)
@@ -81,20 +110,18 @@ class Retention:
             gone += await self._shelf.delete(PICTURES, hour, hour + HOUR)
             total -= self._bytes.pop(hour)
             until = hour + HOUR
-        if gone:
-            self._log.info(
-                "retention.deleted", collection=PICTURES, count=gone, until=until.isoformat()
-            )
+        self._tell(PICTURES, gone, until)
         return gone
 
-    def _now(self) -> datetime | None:
-        """The cloud's time of the last answer about events, about."""
-        asked = [each.asked for each in self._ledger.all() if each.scale == SCALE and each.asked]
-        return max(asked, default=None)
+    def _tell(self, collection: str, count: int, until: datetime) -> None:
+        if count:
+            self._log.info(
+                "retention.deleted", collection=collection, count=count, until=until.isoformat()
+            )
 
     async def _count(self, begin: datetime, end: datetime) -> None:
         """Bytes by hour: all of them the first time and once a day, then what is recent."""
-        whole = self._counted is None or end - self._counted >= timedelta(days=1)
+        whole = self._counted is None or end - self._counted >= DAY
         first = begin if whole else max(begin, end - AHEAD - COUNTED_AGAIN)
         first = first.replace(minute=0, second=0)
         self._bytes = {hour: size for hour, size in self._bytes.items() if begin <= hour < first}

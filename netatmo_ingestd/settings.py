@@ -162,6 +162,8 @@ class RetentionSettings(Section):
 
     pictures_days: int = Field(90, ge=1, le=36_500)
     pictures_bytes: int = Field(5 << 30, ge=1 << 20)
+    live_days: int = Field(400, ge=1, le=36_500)
+    dead_letters_days: int = Field(90, ge=1, le=36_500)
 
 
 class BudgetSettings(Section):

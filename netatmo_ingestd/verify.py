@@ -82,7 +82,7 @@ async def run(settings: Settings, options: Options, out: Console) -> int:
     async with AsyncExitStack() as stack:
         stack.enter_context(state_folder(settings.state_dir, exclusive=False))
         store = await stack.enter_async_context(store_beside(settings))
-        entities = {each["_id"]: _entity(each) for each in await store.modules()}
+        entities = {each["_id"]: _entity(each) for each in await store.find("modules", {})}
         known = await store.coverage()
         coverage = [each for each in known if _chosen(each, entities, options)]
         if not known:

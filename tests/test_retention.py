@@ -25,25 +25,35 @@ MIB = 1 << 20
 
 @dataclass
 class Shelf:
-    """A store of pictures: time and size of each."""
+    """A store of pictures: time and size of each; of other documents the time."""
 
     pictures: list[tuple[datetime, int]] = field(default_factory=list)
+    others: dict[str, list[datetime]] = field(default_factory=dict)
     down: Exception | None = None
     read: list[tuple[datetime, datetime]] = field(default_factory=list)
     deleted: list[tuple[datetime, datetime]] = field(default_factory=list)
 
     async def find(self, collection: str, where: Any, fields: Any, /) -> list[dict[str, Any]]:
-        assert (collection, fields) == ("pictures", {"time": 1, "size": 1})
         if self.down:
             raise self.down
+        if collection == "modules":
+            return [{"_id": "meter"}, {"_id": "room"}]
+        assert (collection, fields) == ("pictures", {"time": 1, "size": 1})
         begin, end = where["time"]["$gte"], where["time"]["$lt"]
         self.read.append((begin, end))
         return [{"time": at, "size": size} for at, size in self.pictures if begin <= at < end]
 
-    async def delete(self, collection: str, begin: datetime, end: datetime, /) -> int:
-        assert collection == "pictures"
+    async def delete(
+        self, collection: str, begin: datetime, end: datetime, where: Any = None, /
+    ) -> int:
         if self.down:
             raise self.down
+        if collection != "pictures":
+            key = f"{collection} {where['module_id']}" if where else collection
+            assert where is None or where == {"module_id": where["module_id"], "scale": "live"}
+            there = self.others.get(key, [])
+            self.others[key] = [each for each in there if not begin <= each < end]
+            return len(there) - len(self.others[key])
         self.deleted.append((begin, end))
         before = len(self.pictures)
         self.pictures = [each for each in self.pictures if not begin <= each[0] < end]
@@ -95,6 +105,25 @@ async def test_what_is_old_goes() -> None:
     ]
     assert await keeper.retention.step() == 0
     assert len(keeper.log.events) == 1
+
+
+async def test_live_rows_dead_letters_and_raw_answers_go_by_age() -> None:
+    """Each by its own limit, of every module, looked at once a day."""
+    keeper = Keeper()
+    ages = [NOW - days * DAY for days in (401, 399, 91, 89)]
+    keys = ("measurements meter", "measurements room", "dead_letters", "answers")
+    keeper.shelf.others = {key: list(ages) for key in keys}
+
+    assert await keeper.retention.step() == 2 + 3 + 3
+
+    assert [len(keeper.shelf.others[key]) for key in keys] == [3, 3, 1, 1]
+    assert [(each["collection"], each["count"]) for each in keeper.log.events] == [
+        ("measurements", 2), ("dead_letters", 3), ("answers", 3)
+    ]  # fmt: skip
+    keeper.ask(NOW + 12 * HOUR)
+    assert await keeper.retention.step() == 0
+    keeper.ask(NOW + 2 * DAY)
+    assert await keeper.retention.step() == 4
 
 
 async def test_what_is_too_much_goes_from_the_oldest() -> None:

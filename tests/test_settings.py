@@ -631,6 +631,7 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "auth_url": "https://other.example", "origin": "5", "speed": "1", "weather": "11m",
         "aircare": "9m", "trailing": "31m", "topology": "2h", "status": "6m",
         "events": "11m", "pictures": "true", "picture_hosts": "x.example", "pictures_days": "30",
+        "live_days": "30", "dead_letters_days": "30",
         "pictures_bytes": "2000000", "buckets": "2h", "per_hour": "399", "per_10s": "49",
         "max_bytes": "2000000",
         "bulk_size": "499", "max_bulks_per_second": "3", "port": "8736", "format": "json",

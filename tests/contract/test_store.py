@@ -294,7 +294,7 @@ async def test_older_latest_never_overwrites_in_one_bulk(home: Home) -> None:
 
     for bulk in ([newer, entity], [entity, newer], [newer, entity]):
         await home.store.write(ops(*bulk))
-        [found] = await home.store.modules()
+        [found] = await home.store.find("modules", {})
         assert found["latest"]["values"] == {"temperature": 2.0}
 
 
