@@ -18,7 +18,8 @@ from netatmo_ingestd.intake import Intake, Through
 from netatmo_ingestd.limits import Budget
 from netatmo_ingestd.models import Entity, Priority
 from netatmo_ingestd.polls import Endpoint, Poll, Source
-from netatmo_ingestd.sources import MODULE_TYPES, product_of
+from netatmo_ingestd.sources import MODULE_TYPES, product_of, serves
+from netatmo_ingestd.sources.legrand import MODULE, PLANT, SITE, poll_of, site
 from netatmo_ingestd.sources.measure import history_of
 from netatmo_ingestd.sources.public import tile_poll
 from netatmo_ingestd.spool import Spool
@@ -98,6 +99,8 @@ class AccountPolls:
     scopes   what `login` told when it was last looked at
     asked    scopes that a login of it asks for
     tiles    of the area whose public stations are asked for
+    sites    ids of those whose emergency lighting is asked for
+    stretch  by how much its cadences are longer than set, to fit its budget
     """
 
     name: str
@@ -121,6 +124,8 @@ class AccountPolls:
     scopes: tuple[str, ...] | None = None
     asked: tuple[str, ...] = ()
     tiles: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    stretch: float = 1.0
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Each endpoint of its products once, whichever of them share it."""
@@ -133,6 +138,11 @@ class AccountPolls:
         endpoint, entity_id = job
         if endpoint.per == "area":
             return tile_poll(self.name, entity_id)
+        if endpoint.per in (SITE, PLANT, MODULE):
+            entity = self.intake.entities(self.name).get(entity_id)
+            if entity is None and endpoint.per == SITE:
+                entity = site(self.name, entity_id)
+            return poll_of(endpoint, self.name, entity) if entity else None
         if endpoint.per != "home":
             return Poll(endpoint, self.name)
         home = self.intake.homes(self.name, endpoint).get(entity_id)
@@ -144,9 +154,13 @@ class AccountPolls:
             if endpoint.per == "home":
                 for home_id in self.intake.homes(self.name, endpoint):
                     yield endpoint, home_id
-            elif endpoint.per == "area":
-                for tile in self.tiles:
-                    yield endpoint, tile
+            elif endpoint.per in ("area", SITE):
+                for place in self.tiles if endpoint.per == "area" else self.sites:
+                    yield endpoint, place
+            elif endpoint.per in (PLANT, MODULE):
+                for entity in self.intake.entities(self.name).values():
+                    if is_asked(endpoint, entity):
+                        yield endpoint, entity.entity_id
             else:
                 yield endpoint, ""
 
@@ -246,3 +260,10 @@ class AccountPolls:
         """True while the endpoint of `key` fails, for whichever module."""
         name = key.partition("|")[0]
         return any(each.partition("|")[0] == name for each in self.failing)
+
+
+def is_asked(endpoint: Endpoint, entity: Entity) -> bool:
+    """Whether an endpoint `per` plant or module is asked for `entity`."""
+    if endpoint.per == PLANT:
+        return entity.type == PLANT
+    return entity.kind == "module" and serves(endpoint, entity)

@@ -10,6 +10,7 @@ import math
 import re
 import zlib
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import httpx
 
@@ -62,9 +63,12 @@ def read_error(envelope: Json) -> tuple[int | str | None, str]:
     """Code and message of a refusal; (None, "") when it has none.
 
     envelope  {"error": {"code": 26, "message": "…"}}, a code may be a text ("WH009");
-              or of OAuth: {"error": "invalid_grant", "error_description": "…"}
+              or of OAuth: {"error": "invalid_grant", "error_description": "…"};
+              or of Legrand's portal, which has no code: {"statusCode": 429, "message": "…"}
     """
     error = envelope.get("error") if isinstance(envelope, dict) else None
+    if error is None and isinstance(envelope, dict) and "statusCode" in envelope:
+        error = {"message": envelope.get("message")}
     if isinstance(error, str):
         error = {"code": error, "message": envelope.get("error_description")}
     if not isinstance(error, dict):
@@ -82,6 +86,15 @@ def read_time(value: Json) -> datetime | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return datetime.fromtimestamp(value, UTC) if SANE_TIMES[0] <= value < SANE_TIMES[1] else None
+
+
+def read_date(text: str) -> datetime | None:
+    """A date of a header (RFC 9110); None when it is no time of this century."""
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return read_time(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
 
 
 def _finite(text: str) -> float:

@@ -22,6 +22,7 @@ from netatmo_ingestd.embedded import EmbeddedStore, disk_bytes, running_uri
 from netatmo_ingestd.embedded import opened as opened_store
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.events import EventWalker
+from netatmo_ingestd.failures import Failures
 from netatmo_ingestd.gallery import Gallery
 from netatmo_ingestd.history import Historian
 from netatmo_ingestd.intake import Intake
@@ -35,6 +36,7 @@ from netatmo_ingestd.oauth import TokenManager
 from netatmo_ingestd.pictures import Pictures
 from netatmo_ingestd.poller import Poller
 from netatmo_ingestd.process import state_folder
+from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.retention import Retention
 from netatmo_ingestd.settings import NO_ACCOUNT, AccountSettings, Settings
 from netatmo_ingestd.sources import for_products
@@ -105,12 +107,15 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
             clock=clock,
         )
         walker.load(await spool.last())
+        failures = Failures()
+        failures.load(await spool.last())
         poller = Poller(
             accounts=accounts,
             room=room,
             ledger=ledger,
             settings=settings.poll,
             events=walker,
+            failures=failures,
             clock=clock,
             log=log,
         )
@@ -182,7 +187,7 @@ def _gallery(settings: Settings, shared: Shared) -> Gallery | None:
         return None
     log = logs.logger()
     return Gallery(
-        pictures=Pictures(shared.http, settings.provider.picture_hosts, log),
+        pictures=Pictures(shared.http, settings.provider(NETATMO.name).picture_hosts, log),
         spool=shared.spool,
         room=shared.room,
         kept=timedelta(days=settings.retention.pictures_days),
@@ -200,7 +205,7 @@ async def _accounts(
     managers: dict[str, TokenManager] = {}
     for account in settings.accounts:
         client_id = settings.app_of(account).client_id
-        budget = budgets.setdefault(client_id, open_budget(settings, client_id, shared.clock))
+        budget = budgets.setdefault(client_id, open_budget(settings, account, shared.clock))
         tokens, client = open_login(settings, account, shared.http, shared.clock, budget)
         await stack.enter_async_context(tokens)
         managers[account.name] = tokens
@@ -222,6 +227,7 @@ async def _accounts(
             login=_login_of(tokens),
             asked=account.scopes_for(),
             tiles=account.public_area.tiles if account.public_area else (),
+            sites=account.sites,
         )
     return accounts, managers
 
@@ -236,11 +242,15 @@ def open_login(
     """The login of `account` and its API client; close the manager. ConfigError without an app."""
     app = settings.app_of(account)
     secret = app.client_secret.get_secret_value()
+    key = settings.subscription_key(account)
     logs.REDACTOR.protect(f"app:{app.client_id}", [secret])
+    if key:
+        logs.REDACTOR.protect(f"key:{account.name}", [key])
+    provider = settings.provider(account.provider)
     tokens = TokenManager(
         account=account.name,
         folder=token_folder(settings.state_dir, account.name),
-        provider=settings.provider,
+        provider=provider,
         client_id=app.client_id,
         client_secret=secret,
         http=http,
@@ -250,11 +260,12 @@ def open_login(
     )
     client = Client(
         account=account.name,
-        provider=settings.provider,
+        provider=provider,
         http=http,
         tokens=tokens,
         budget=budget,
         clock=clock,
+        key=key,
     )
     return tokens, client
 
@@ -267,14 +278,16 @@ def _login_of(tokens: TokenManager) -> Callable[[], tuple[str, ...] | None]:
     return scopes
 
 
-def open_budget(settings: Settings, client_id: str, clock: Clock) -> Budget:
-    """The purse of one client id; every command of this program spends from the same one."""
+def open_budget(settings: Settings, account: AccountSettings, clock: Clock) -> Budget:
+    """The purse of its client id; every command of this program spends from the same one."""
+    provider = settings.provider(account.provider)
     return Budget(
         settings.state_dir / "budget",
-        client_id,
+        settings.app_of(account).client_id,
         per_hour=settings.budget.per_hour,
         per_10s=settings.budget.per_10s,
-        app_per_hour=settings.provider.app_per_hour,
+        app_per_hour=provider.app_per_hour,
+        per_day=provider.per_day,
         clock=clock,
     )
 
@@ -288,9 +301,9 @@ def login_request(
     """
     app = settings.app_of(account)
     clock = Clock(settings.clock.origin, settings.clock.speed)
-    provider = settings.provider
+    provider = settings.provider(account.provider)
     with state_folder(settings.state_dir, exclusive=False):
-        budget = open_budget(settings, app.client_id, clock)
+        budget = open_budget(settings, account, clock)
     return LoginRequest(
         account=account.name,
         folder=token_folder(settings.state_dir, account.name),

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from netatmo_ingestd import logout, terminal
 from netatmo_ingestd.errors import ConfigError
-from netatmo_ingestd.providers import NETATMO
+from netatmo_ingestd.providers import SCOPES
 from netatmo_ingestd.settings import nearest
 from netatmo_ingestd.startup import ConfigFile, run, settings_of
 
@@ -49,12 +49,19 @@ def log_in(
     if paste + refresh_token_stdin + password > 1:
         raise ConfigError("login: choose one of --paste, --refresh-token-stdin, --password")
     for product in add or ():
-        if product not in NETATMO.scopes:
-            known = ", ".join(NETATMO.scopes)
-            near = nearest(product, NETATMO.scopes)
+        if product not in SCOPES:
+            known, near = ", ".join(SCOPES), nearest(product, SCOPES)
             raise ConfigError(f'login: --add "{product}" is no product; known: {known}{near}')
     settings = settings_of(config)
     chosen = settings.find_account(account)
+    provider = settings.provider(chosen.provider)
+    for product in add or ():
+        if product not in provider.scopes:
+            known = ", ".join(provider.scopes)
+            raise ConfigError(
+                f'login: --add "{product}" is none of {provider.name}, whose account '
+                f"{chosen.name} is; known: {known}"
+            )
     way = "paste" if paste else "token" if refresh_token_stdin else "password" if password else ""
     raise typer.Exit(run(terminal.log_in(settings, chosen.name, way, out, tuple(add or ()))))
 

@@ -13,27 +13,23 @@ import re
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
 
 import httpx
 
 from netatmo_ingestd import __version__, errors
-from netatmo_ingestd.bodies import one_line, read_body, read_error, read_json, read_time
+from netatmo_ingestd.bodies import one_line, read_body, read_date, read_error, read_json, read_time
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.limits import Backoff, Budget
 from netatmo_ingestd.logs import Redactor
 from netatmo_ingestd.models import Json, Priority, Token
 from netatmo_ingestd.polls import Reply
-from netatmo_ingestd.providers import Provider, Reaction, names_application, read_refusal
+from netatmo_ingestd.providers import Provider, Reaction, names_application, told_wait
 
-RETRIES = 3
 PASSING = (Reaction.RETRY, Reaction.CROWDED)
 RETRY_AFTER_MOST_S = 60.0  # within one call; a longer wait is for the next poll
 WEBHOOKS = "webhooks"
-_PATHS = {WEBHOOKS: "/webhooks/v1"}  # what does not lie under /api/
 _ENDPOINT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -94,6 +90,7 @@ class Client:
     """Calls of one account.
 
     call_limit_s  real seconds that one attempt may take from connecting to the last byte
+    key           subscription key, for a provider that wants one
     """
 
     account: str
@@ -103,6 +100,7 @@ class Client:
     budget: Budget
     clock: Clock
     call_limit_s: float = 60.0
+    key: str = field(default="", repr=False)
     rng: random.Random = field(default_factory=random.Random)
 
     async def call(
@@ -114,13 +112,13 @@ class Client:
         purpose: str,
         verb: str = "GET",
     ) -> Reply:
-        """GET `/api/<endpoint>`; each attempt waits for the budget first.
+        """GET what the provider has at `endpoint`; each attempt waits for the budget first.
 
         purpose  "live", "trailing", "reread" or "history"; told to a simulated cloud only
         verb     POST sends `params` as JSON; its success, and that of DELETE, may have no body
-        Raises   LoginRequired; ApiUnavailable after 4 attempts; ApiThrottled at once;
+        Raises   LoginRequired; ApiUnavailable after the provider's retries; ApiThrottled at once;
                  ApiRefused with its `reaction`
-        Source   netatmo-api.md 5.2
+        Source   netatmo-api.md 5.2, 8.4
         """
         backoff, renewed = Backoff(2.0, 8.0, rng=self.rng), False
         while True:
@@ -133,7 +131,7 @@ class Client:
                 if trouble.reaction is Reaction.RENEW and not renewed:
                     renewed = True
                     await self.tokens.renew(token.generation)
-                elif trouble.reaction in PASSING and backoff.failures < RETRIES:
+                elif trouble.reaction in PASSING and backoff.failures < self.provider.retries:
                     told = min(trouble.retry_after or 0.0, RETRY_AFTER_MOST_S)
                     await self.clock.sleep(max(backoff.next(), told))
                 else:
@@ -146,7 +144,7 @@ class Client:
         self, endpoint: str, params: Mapping[str, str], token: Token, purpose: str, verb: str
     ) -> Reply:
         secrets = Redactor()
-        secrets.protect("token", [token.access, token.refresh])
+        secrets.protect("token", [token.access, token.refresh, *([self.key] if self.key else [])])
         try:
             async with asyncio.timeout(self.call_limit_s):
                 request = self._request(endpoint, params, token, purpose, verb)
@@ -176,10 +174,13 @@ class Client:
             "Accept": "application/json",
             "Accept-Encoding": "gzip",  # decompressed here, with a bound
         }
+        if self.provider.key_header:
+            headers[self.provider.key_header] = self.key
         if self.provider.loopback:
             headers["X-Ingest-Purpose"] = purpose
-        url = f"{self.provider.api_url}{_PATHS.get(endpoint, f'/api/{endpoint}')}"
-        sent: dict[str, Any] = {"json" if verb == "POST" else "params": dict(params)}
+        url, rest = self.provider.address(endpoint, params)
+        # Without any, httpx would take away those that stand in the address.
+        sent: dict[str, Any] = {"json" if verb == "POST" else "params": rest} if rest else {}
         request = self.http.build_request(verb, url, headers=headers, **sent)
         safe = request.url.scheme == "https" or self.provider.loopback
         known = request.url.host in self.provider.hosts and _ENDPOINT.fullmatch(endpoint)
@@ -211,56 +212,66 @@ class Client:
                 problem = "it is no envelope"
             except ValueError as error:
                 problem = one_line(secrets.clean(str(error)))
-        good = isinstance(envelope, dict) and not envelope.get("error")
-        if 200 <= status < 300 and good and envelope.get("status", "ok") == "ok":
+        if 200 <= status < 300:
             received = self.clock.now()
-            time_server = read_time(envelope.get("time_server")) or received
-            return Reply(envelope.get("body"), time_server, received, raw)
+            if self.provider.bare and (status == 204 or isinstance(envelope, (dict, list))):
+                told = read_date(response.headers.get("Date", "")) or received
+                return Reply(envelope, told, received, raw)
+            good = isinstance(envelope, dict) and not envelope.get("error")
+            if not self.provider.bare and good and envelope.get("status", "ok") == "ok":
+                time_server = read_time(envelope.get("time_server")) or received
+                return Reply(envelope.get("body"), time_server, received, raw)
         code, message = read_error(envelope)
         message = secrets.clean(message)
-        reaction = read_refusal(status, code, message)
+        reaction = self.provider.refusal(status, code, message)
         seen = f"HTTP {status}"
         if code is not None:
             code = one_line(secrets.clean(code)) if isinstance(code, str) else code
-            seen += f', code {code} "{one_line(message)}"'
+            seen += f", code {code}"
+        if code is not None or message:
+            seen += f' "{one_line(message)}"'
         elif status < 400:
             seen += f", bad answer: {problem}"
-        raise _Trouble(reaction, seen, status, code, message, self._retry_after(response))
+        wait = self._retry_after(response)
+        wait = told_wait(message) if wait is None else wait
+        raise _Trouble(reaction, seen, status, code, message, wait)
 
     def _retry_after(self, response: httpx.Response) -> float | None:
         """Seconds of the header (RFC 9110: a number or a date); None without a sane one."""
         text = response.headers.get("Retry-After", "").strip()
         if re.fullmatch(r"[0-9]{1,9}", text):
             return float(text)
-        try:
-            moment = parsedate_to_datetime(text)
-        except (ValueError, TypeError, OverflowError):
-            return None
-        return max(0.0, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - self.clock.time())
+        moment = read_date(text)
+        return None if moment is None else max(0.0, moment.timestamp() - self.clock.time())
 
     def _error(self, endpoint: str, trouble: _Trouble) -> errors.IngestError:
         seen, reaction = trouble.seen, trouble.reaction
         login = f"Run: netatmo-ingestd login --account {self.account}"
-        if reaction in (Reaction.RENEW, Reaction.RELOGIN):
-            return errors.LoginRequired(
-                f"{endpoint}: the login is refused ({seen}). {login}", account=self.account
-            )
+        if reaction in (Reaction.RENEW, Reaction.RELOGIN, Reaction.TERMS):
+            cure = f"the login is refused ({seen}). {login}"
+            if reaction is Reaction.TERMS:
+                cure = f"new terms wait to be accepted ({seen}). Accept them in the cloud's app"
+            return errors.LoginRequired(f"{endpoint}: {cure}", account=self.account)
         facts: Any = {"endpoint": endpoint, "status": trouble.status, "code": trouble.code}
         if reaction in PASSING:
-            text = f"{endpoint}: {seen}, {RETRIES + 1} attempts; it is asked again at its next turn"
+            tries = self.provider.retries + 1
+            attempts = f"{tries} attempts" if tries > 1 else "one attempt"
+            text = f"{endpoint}: {seen}, {attempts}; it is asked again at its next turn"
             return errors.ApiUnavailable(text, **facts)
         if reaction is Reaction.PAUSE:
             pause = self.budget.refused(
                 self.account,
                 application=names_application(trouble.message),
                 retry_after=trouble.retry_after,
-                unclear="user" not in trouble.message.lower(),
+                # Where there is a quota of the day, it is the user's.
+                unclear=not self.provider.per_day and "user" not in trouble.message.lower(),
             )
             text = f"{endpoint}: a quota is used up ({seen}); nothing is sent for {pause:.0f} s"
             return errors.ApiThrottled(text, retry_after=pause, **facts)
         advice = {
             Reaction.SCOPE: f"the login lacks a scope, or the method is retired. {login}",
             Reaction.TARGET: "this login sees no such device; it is asked again in a day",
+            Reaction.KEY: f"set subscription_key of account {self.account} to an active one",
         }.get(reaction, "the request itself is wrong; please report it")
         text = f"{endpoint}: refused ({seen}), {advice}"
         return errors.ApiRefused(text, reaction=reaction.value, **facts)

@@ -18,8 +18,11 @@ from netatmo_ingestd.client import open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import ConfigError, IngestError, LoginRequired, StoreUnavailable
 from netatmo_ingestd.models import Priority
+from netatmo_ingestd.polls import Poll
+from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.settings import AccountSettings, Settings
 from netatmo_ingestd.sources import for_products
+from netatmo_ingestd.sources.legrand import SITE, poll_of, site
 from netatmo_ingestd.sources.public import tile_poll
 from netatmo_ingestd.tokenfile import TokenFile, token_folder
 from netatmo_ingestd.upserts import INDEXES
@@ -46,9 +49,9 @@ class Finding:
 async def examine(settings: Settings) -> list[Finding]:
     """All findings; never raises for what it finds."""
     findings = [_clock(), _state_dir(settings.state_dir), _sqlite()]
-    urls = {
-        urlsplit(url).netloc: url for url in (settings.netatmo.api_url, settings.netatmo.auth_url)
-    }
+    names = sorted({account.provider for account in settings.accounts} or {NETATMO.name})
+    clouds = [settings.provider(name) for name in names]
+    urls = {urlsplit(url).netloc: url for each in clouds for url in (each.api_url, each.auth_url)}
     findings += [await _cloud(url) for url in urls.values()]
     if not settings.accounts:
         findings.append(
@@ -123,7 +126,8 @@ async def _login(settings: Settings, account: AccountSettings) -> list[Finding]:
     name = f"login {account.name}"
     again = f"run: netatmo-ingestd login --account {account.name}"
     try:
-        client_id = settings.app_of(account).client_id
+        settings.app_of(account)
+        settings.subscription_key(account)
     except ConfigError as error:
         return [Finding(name, "bad", str(error), "complete the [[accounts]] section")]
     try:
@@ -135,23 +139,27 @@ async def _login(settings: Settings, account: AccountSettings) -> list[Finding]:
     missing = sorted(set(account.scopes_for()) - set(token.scopes)) if token.scopes else []
     if missing:
         return [Finding(name, "warn", f"scopes not granted: {', '.join(missing)}", again)]
-    return [await _try_login(settings, account, client_id, name, again)]
+    return [await _try_login(settings, account, name, again)]
 
 
 async def _try_login(
-    settings: Settings, account: AccountSettings, client_id: str, name: str, again: str
+    settings: Settings, account: AccountSettings, name: str, again: str
 ) -> Finding:
     """One real call with the login, counted in the budget like any other."""
     clock = Clock(settings.clock.origin, settings.clock.speed)
-    budget = open_budget(settings, client_id, clock)
+    budget = open_budget(settings, account, clock)
     sources = for_products(account.products)
     if not sources:
         return Finding(
             name, "warn", "names no products", "add products to its [[accounts]] section"
         )
     first, area = sources[0].endpoints[0], account.public_area
-    tile = area.tiles[0] if area and first.per == "area" else None
-    endpoint, params = first.name, tile_poll(account.name, tile).params if tile else {}
+    poll = Poll(first, account.name)
+    if first.per == "area" and area:
+        poll = tile_poll(account.name, area.tiles[0])
+    elif first.per == SITE:
+        poll = poll_of(first, account.name, site(account.name, account.sites[0]))
+    endpoint, params = first.name, poll.params
     try:
         async with open_http() as http, asyncio.timeout(CALL_S):
             tokens, client = open_login(settings, account, http, clock, budget)

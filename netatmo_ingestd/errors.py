@@ -115,7 +115,8 @@ class ApiThrottled(ApiError):
 class ApiRefused(ApiError):
     """The same call would be refused again.
 
-    reaction  "scope" (missing scope or retired method), "target" (unknown or foreign id) or "bug"
+    reaction  "scope" (missing scope or retired method), "target" (unknown or foreign id), "key"
+              (subscription key) or "bug"
     """
 
     def __init__(

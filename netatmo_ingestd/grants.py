@@ -21,12 +21,12 @@ from netatmo_ingestd.errors import (
     OAuthError,
 )
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.providers import OAUTH_CURES, OAuthCure, Provider
+from netatmo_ingestd.providers import NETATMO, OAUTH_CURES, OAuthCure, Provider
 
 ENDPOINT = "oauth2/token"
 ANSWER_MAX = 64 * 1024
 REQUEST_LIMIT_S = 20.0
-_TOKEN = re.compile(r"[\x21-\x7e]{6,2048}")
+_TOKEN = re.compile(r"[\x21-\x7e]{6,8192}")  # those of Legrand are JSON Web Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,15 @@ class Grant:
         )
 
 
-def parse_token_answer(status: int, body: bytes, *, account: str) -> Grant:
+def parse_token_answer(
+    status: int, body: bytes, *, account: str, portal: str = NETATMO.portal
+) -> Grant:
     """Read an answer of the token endpoint; pure.
 
     body    {"access_token", "refresh_token", "expires_in" or "expire_in", "scope": [..] or "a b"}
             or {"error": "invalid_grant"}; no `token_type` needed, a missing life means 3600 s
     Raises  OAuthError for a refusal, ApiUnavailable for everything else that is no pair of tokens
-    Source  netatmo-api.md 1.2 and 1.4
+    Source  netatmo-api.md 1.2, 1.4 and 8.2
     """
     try:
         data = json.loads(body.decode("utf-8"))
@@ -74,7 +76,7 @@ def parse_token_answer(status: int, body: bytes, *, account: str) -> Grant:
     if isinstance(error, dict) and error.get("code") == 30:  # "invalid refresh token"
         error = "invalid_grant"
     if isinstance(error, str) and 200 <= status < 500:
-        raise oauth_error(error, status=status, account=account)
+        raise oauth_error(error, status=status, account=account, portal=portal)
     if not 200 <= status < 300:
         raise ApiUnavailable(
             f"{ENDPOINT}: answered HTTP {status}", endpoint=ENDPOINT, status=status
@@ -110,7 +112,9 @@ def _scopes(value: object) -> tuple[str, ...] | None:
     return tuple(name for name in names if isinstance(name, str) and 0 < len(name) <= 64)[:64]
 
 
-def oauth_error(code: str, *, status: int, account: str) -> OAuthError:
+def oauth_error(
+    code: str, *, status: int, account: str, portal: str = NETATMO.portal
+) -> OAuthError:
     """The typed error for an OAuth `code`, known or not, with its cure."""
     known = OAUTH_CURES.get(code)
     name = re.sub(r"[^\w.-]", "?", code)[:64]
@@ -118,7 +122,7 @@ def oauth_error(code: str, *, status: int, account: str) -> OAuthError:
         "unknown to us; if it lasts, log in again: netatmo-ingestd login --account {account}",
         final=False,
     )
-    text = cure.cure.format(account=account)
+    text = cure.cure.format(account=account, portal=portal)
     where = f"HTTP {status}" if status else "on the consent page"
     return OAuthError(
         f'account {account}: refused with "{name}" ({where}); {text}',
@@ -160,4 +164,4 @@ async def request_token(
             f"{ENDPOINT}: no answer from {provider.token_url} ({type(error).__name__})",
             endpoint=ENDPOINT,
         ) from error
-    return parse_token_answer(response.status_code, body, account=account)
+    return parse_token_answer(response.status_code, body, account=account, portal=provider.portal)

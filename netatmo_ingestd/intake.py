@@ -97,7 +97,7 @@ class Intake:
         self._entities = {
             entity_id: each
             for entity_id, each in found.items()
-            if not gone.get(entity_id) and self._wants(each)
+            if not gone.get(entity_id) and self.wants(each)
         }
         self._modules = {
             entity_id: each
@@ -169,7 +169,7 @@ class Intake:
         strict = bool(self._settings.exclude)
         only = by_id(about_own, strict=strict) if poll.endpoint is HOMESTATUS else None
         parsed = select(
-            parsed, lambda each: self._wants(merged(about_own.get(each.entity_id), each)), only
+            parsed, lambda each: self.wants(merged(about_own.get(each.entity_id), each)), only
         )
         moment = whole_seconds(reply.time_server)
         name = poll.endpoint.name
@@ -179,7 +179,7 @@ class Intake:
             # What the owner excluded since is not gone; live state by id alone lists nothing.
             if each.entity.account != poll.account
             or not poll.endpoint.lists
-            or self._wants(each.entity)
+            or (self.wants(each.entity) and _is_listed(each.entity, poll))
         }
         entities = [
             each
@@ -297,7 +297,8 @@ class Intake:
         recent = self._memory.recent.get(record.module_id, {})
         return recent.get(record.time) == _digest(record)
 
-    def _wants(self, entity: Entity) -> bool:
+    def wants(self, entity: Entity) -> bool:
+        """False for what the owner leaves out."""
         return wanted(entity, self._settings.include, self._settings.exclude)
 
     def _counter(self, problem: Problem) -> Counter[str]:
@@ -313,6 +314,11 @@ class Intake:
                 event = "parse.drift" if counter is self._memory.drift else "parse.problem"
                 self._log.warning(event, account=poll.account, what=name)
             counter[name] += 1
+
+
+def _is_listed(entity: Entity, poll: Poll) -> bool:
+    """True for what the answer to `poll` would leave out only if it were gone."""
+    return poll.endpoint.per == "account" or poll.entity_id in ("", entity.home_id)
 
 
 def _recent(

@@ -12,7 +12,8 @@ promised: that the cloud sees them as evenly spaced as they left, nor fairness a
     reread, history  up to 2 below the target  evenly, over what the planned polls leave
 
 Each account makes up to 50 in 10 s; all of an application up to 2000 an hour, of which the last 2 %
-are for token and live calls. Source: netatmo-api.md 6, design.md 7.
+are for token and live calls. Where there is a quota of the day, an account also makes no more than
+that in any 24 h, and its polls are spread over them. Source: netatmo-api.md 6, 8.2, design.md 7.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from pathlib import Path
 from netatmo_ingestd import logs
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.models import Priority
-from netatmo_ingestd.purse import HOUR, MINUTE, SECOND, TEN_SECONDS, Purse, count, room
+from netatmo_ingestd.purse import DAY, HOUR, MINUTE, SECOND, TEN_SECONDS, Purse, count, room
 
 HARD_PER_HOUR = 490  # the cloud's limit is 500; ten are left for its way of counting
 RESERVE = 0.02  # of the application's hour
 BURST_LEAST, BURST_MOST = 20, 200  # nobody reports that few accounts are held to 2 × users
 PAUSE_FIRST_S, PAUSE_MOST_S, RETRY_AFTER_MOST_S = 60.0, 3600.0, 86_400.0
+KEPT_OF_DAY = 30  # calls of a day's quota that no poll is planned for: token calls, wants, restarts
 KEPT_FREE = 2  # calls of an hour that background work never takes: room for a trailing read
 CATCH_UP = 30 * SECOND  # a late alarm costs no background call, if it is that little late
 LOWERED = 0.75  # of the target, for an hour after a refusal; never below what is planned
@@ -70,6 +72,7 @@ class Usage:
     """Where an account stands, or (`Budget.purse`) all accounts of the application together.
 
     hour, ten_seconds  calls counted in the last hour and the last 10 s
+    day, per_day       calls counted in the last 24 h and how many may be; 0, 0 without such a quota
     target             calls an hour it goes up to; lower than set for an hour after a refusal
     planned, granted   calls an hour of all fixed cadences, and what they leave for history
     held               live calls that a full window held back since this process started
@@ -88,6 +91,8 @@ class Usage:
     app_hour: int
     app_target: float
     error: str
+    day: int = 0
+    per_day: int = 0
 
 
 @dataclass(order=True, slots=True)
@@ -106,6 +111,7 @@ class Budget:
     per_hour      target of each account, `per_10s` its burst
     app_per_hour  for all accounts together, `app_per_10s` their burst; None: 2 for each account,
                   at least 20, at most 200
+    per_day       of each account in any 24 h; 0: no such window
     clock         its monotonic time is the same in all processes since the machine started
     """
 
@@ -118,12 +124,14 @@ class Budget:
         per_10s: int,
         app_per_hour: int,
         app_per_10s: int | None = None,
+        per_day: int = 0,
         clock: Clock,
     ) -> None:
         self._per_hour, self._per_10s = min(per_hour, HARD_PER_HOUR), per_10s
         self._app_per_hour, self._app_per_10s = app_per_hour, app_per_10s
+        self._per_day = per_day
         self._clock = clock
-        self._purse = Purse(folder, client_id, clock)
+        self._purse = Purse(folder, client_id, clock, DAY if per_day else HOUR)
         self._numbers = itertools.count()
         self._waiting: list[_Ticket] = []
         self._held: Counter[str] = Counter()
@@ -154,7 +162,10 @@ class Budget:
         Returns by how much to stretch them (1.0: they fit): asked / allowed, of the account or of
         the application, whichever is tighter.
         """
-        worst = max(planned.values(), default=0.0) / self._per_hour
+        most = float(self._per_hour)
+        if self._per_day:
+            most = min(most, max(self._per_day - KEPT_OF_DAY, self._per_day / 2) / 24)
+        worst = max(planned.values(), default=0.0) / most
         stretch = max(1.0, worst, sum(planned.values()) / self._app_per_hour)
         with self._purse.opened() as now:
             self._purse.plan({name: calls / stretch for name, calls in planned.items()}, now)
@@ -229,6 +240,8 @@ class Budget:
             app_hour=count(self._purse.calls, now - HOUR),
             app_target=self._target(APP, now),
             error=self._purse.error,
+            day=count(calls, now - DAY) if self._per_day else 0,
+            per_day=self._per_day,
         )
 
     @property
@@ -279,7 +292,10 @@ class Budget:
             hour -= KEPT_FREE
         app_hour = self._app_per_hour if urgent else self._target(APP, now) * (1 - RESERVE)
         burst = min(BURST_MOST, max(BURST_LEAST, 2 * (len(self._purse.entries) - 1)))
+        # A token call is not made to the host whose quota it is.
+        day = self._per_day if priority > Priority.TOKEN else 0
         return max(
+            room(entry.calls, day, DAY) if day else -math.inf,
             room(entry.calls, self._per_10s, TEN_SECONDS),
             room(entry.calls, hour, HOUR),
             room(self._purse.calls, self._app_per_10s or burst, TEN_SECONDS),

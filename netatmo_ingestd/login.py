@@ -31,7 +31,7 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import Busy, ConfigError, OAuthError
 from netatmo_ingestd.logs import REDACTOR
 from netatmo_ingestd.models import Token
-from netatmo_ingestd.providers import Provider
+from netatmo_ingestd.providers import NETATMO, Provider
 
 CONSENT_LIMIT_S = 600.0
 VISIT_LIMIT_S = 5.0
@@ -92,7 +92,7 @@ def authorization_url(request: LoginRequest) -> Consent:
         client_id=request.client_id,
         response_type="code",
         redirect_uri=request.redirect_uri,
-        scope=list(request.scopes),
+        scope=list(request.scopes) if request.provider.sends_scope else None,
         state=state,
         code_challenge=create_s256_code_challenge(verifier),
         code_challenge_method="S256",
@@ -102,12 +102,13 @@ def authorization_url(request: LoginRequest) -> Consent:
 
 async def login_with_paste(address: str, request: LoginRequest, consent: Consent) -> LoginResult:
     """Take the address of the page that failed to load, or its `code=…&state=…` part."""
-    code = read_callback(address, consent.state, account=request.account)
+    portal = request.provider.portal
+    code = read_callback(address, consent.state, account=request.account, portal=portal)
     return await _login_with_code(code, request, consent)
 
 
 async def login_with_refresh_token(token: str, request: LoginRequest) -> LoginResult:
-    """Take a refresh token, e.g. of the token generator at dev.netatmo.com, and prove it."""
+    """Take a refresh token, e.g. of the token generator of the app's page, and prove it."""
     token = token.strip()
     if not grants.is_token(token):
         raise ConfigError(f"refresh token: {len(token)} characters are none; paste all of it")
@@ -167,7 +168,7 @@ def _refused(account: str, code: str, cure: str, status: int = 0) -> OAuthError:
 # --- what the browser brings back ---------------------------------------------------------------
 
 
-def read_callback(address: str, state: str, *, account: str) -> str:
+def read_callback(address: str, state: str, *, account: str, portal: str = NETATMO.portal) -> str:
     """The code in a callback address or its query; pure.
 
     Raises OAuthError: a foreign state (compared in constant time), a refusal, no code
@@ -189,8 +190,8 @@ def read_callback(address: str, state: str, *, account: str) -> str:
     if len(states) != 2 or not hmac.compare_digest(*states):
         raise _refused(account, "state_mismatch", f"this answer belongs to another login; {again}")
     if error:
-        raise grants.oauth_error(error, status=0, account=account)
-    if len(given["code"]) != 1 or not re.fullmatch(r"[\x21-\x7e]{1,2048}", given["code"][0]):
+        raise grants.oauth_error(error, status=0, account=account, portal=portal)
+    if len(given["code"]) != 1 or not re.fullmatch(r"[\x21-\x7e]{1,4096}", given["code"][0]):
         raise _refused(account, "no_code", f"the code is cut or garbled; {again}")
     return given["code"][0]
 
@@ -203,6 +204,7 @@ class _Callback:
         self.port = parts.port or 80
         self.outcome: asyncio.Future[str | OAuthError] = asyncio.get_running_loop().create_future()
         self._account = request.account
+        self._portal = request.provider.portal
         self._state = consent.state
         self._path = parts.path
         self._hosts = {f"{name}:{self.port}" for name in ("localhost", "127.0.0.1", "[::1]")}
@@ -265,7 +267,9 @@ class _Callback:
         if self.outcome.done():
             return "409 Conflict", "This login has its answer already.", None
         try:
-            code = read_callback(f"?{query}", self._state, account=self._account)
+            code = read_callback(
+                f"?{query}", self._state, account=self._account, portal=self._portal
+            )
         except OAuthError as error:
             # Any page can send a browser here: only an answer with our state decides.
             ours = error.code not in ("state_mismatch", "no_code")
@@ -296,7 +300,7 @@ async def _login_with_code(code: str, request: LoginRequest, consent: Consent) -
         "authorization_code",
         code=code,
         redirect_uri=request.redirect_uri,
-        scope=list(request.scopes),
+        scope=list(request.scopes) if request.provider.sends_scope else None,
         code_verifier=consent.verifier,
     )
 

@@ -69,9 +69,8 @@ def _agreed(name: str) -> bool:
 
 async def _remove_webhook(settings: Settings, account: AccountSettings) -> None:
     clock = Clock(settings.clock.origin, settings.clock.speed)
-    client_id = settings.app_of(account).client_id
     with state_folder(settings.state_dir, exclusive=False):
-        budget = build.open_budget(settings, client_id, clock)
+        budget = build.open_budget(settings, account, clock)
     async with open_http() as http:
         tokens, client = build.open_login(settings, account, http, clock, budget)
         async with tokens:

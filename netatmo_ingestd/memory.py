@@ -17,6 +17,7 @@ from netatmo_ingestd.changes import Known
 from netatmo_ingestd.models import Entity
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.public import PUBLIC_DATA
+from netatmo_ingestd.sources.smarther import PROGRAMS, STATUS
 from netatmo_ingestd.sources.topology import HOMESDATA
 from netatmo_ingestd.spool import Spool
 
@@ -72,9 +73,16 @@ def _described(known: Known | None) -> tuple[Entity, bool] | None:
     return (replace(known.entity, state={}), known.vanished) if known else None
 
 
+_RANKS = {
+    PUBLIC_DATA.name: -1,
+    **{each.name: 0 for each in (HOMESTATUS, STATUS, PROGRAMS)},
+    HOMESDATA.name: 1,
+}
+
+
 def rank(endpoint: str) -> int:
     """How much an endpoint's description counts beside that of others; the highest most."""
-    return {PUBLIC_DATA.name: -1, HOMESTATUS.name: 0, HOMESDATA.name: 1}.get(endpoint, 2)
+    return _RANKS.get(endpoint, 2)
 
 
 def merged(before: Entity | None, now: Entity) -> Entity:

@@ -1,7 +1,8 @@
 """What we talk about: frozen values, no I/O.
 
 Records are what an answer becomes (Measurement, Summary, State, Entity, Change, Event, Picture,
-Answer, DeadLetter). All times are aware datetimes in UTC of whole seconds, all quantities floats.
+FailureCode, Answer, DeadLetter). All times are aware datetimes in UTC of whole seconds, all
+quantities floats.
 """
 
 from __future__ import annotations
@@ -195,6 +196,20 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureCode:
+    """What a failure flag of a product means, for all time.
+
+    failures  one for each set bit, {"flag": "0x0008", "type": "BLOCK.FAULTY_BATTERY"}
+    """
+
+    account: str
+    reference: str
+    flag: int
+    failures: Sequence[Mapping[str, str]]
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A scrubbed raw answer, compressed.
 
@@ -221,7 +236,18 @@ class DeadLetter:
     time: datetime
 
 
-Record = Measurement | Summary | State | Entity | Change | Event | Picture | Answer | DeadLetter
+Record = (
+    Measurement
+    | Summary
+    | State
+    | Entity
+    | Change
+    | Event
+    | Picture
+    | FailureCode
+    | Answer
+    | DeadLetter
+)
 
 
 # --- what an answer establishes ---------------------------------------------------------------

@@ -21,11 +21,13 @@ from apscheduler.triggers.date import DateTrigger
 from netatmo_ingestd.account import LOGIN, AccountPolls, Job, Room
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.events import EventWalker
+from netatmo_ingestd.failures import Failures
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.plan import FIRST_REACH, reach, trailing_begin
 from netatmo_ingestd.polls import Poll
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES
+from netatmo_ingestd.sources.emergency import FAILURE_FLAG, SITE_CONTROLLERS
 from netatmo_ingestd.sources.events import GETEVENTS
 from netatmo_ingestd.sources.measure import MEASURE, history_of, rows_poll
 from netatmo_ingestd.waits import finish, is_set
@@ -55,17 +57,18 @@ class Poller:
         ledger: Ledger,
         settings: PollSettings,
         events: EventWalker,
+        failures: Failures,
         clock: Clock,
         log: Any,
         check_s: float = CLOCK_CHECK_S,
     ) -> None:
         self.accounts = dict(accounts)
-        self.stretch = 1.0
         self.progressed = time.monotonic()
         self.room = room
         self._ledger = ledger
         self._settings = settings
         self._events = events
+        self._failures = failures
         self._clock = clock
         self._log = log
         self._check_s = check_s
@@ -128,6 +131,7 @@ class Poller:
     def start_over(self) -> None:
         """The store was replaced: read every module as after a start, and now."""
         self._events.forget()
+        self._failures.forget()
         for account in self.accounts.values():
             account.intake.forget()
             account.first_done.clear()
@@ -147,7 +151,12 @@ class Poller:
             if kept and kept.scale != "max":
                 cadence = "buckets"
         every: timedelta = getattr(self._settings, cadence)
-        return every * self.stretch
+        return every * account.stretch
+
+    @property
+    def stretch(self) -> float:
+        """By how much the cadences of an account are longer than set, at most."""
+        return max((account.stretch for account in self.accounts.values()), default=1.0)
 
     def hint(self, account_name: str, endpoint_name: str, home_id: str = "") -> None:
         """Ask now what is asked anyway: something is said to have happened. Not twice in 10 s."""
@@ -269,20 +278,22 @@ class Poller:
         """Tell the budgets what the fixed cadences ask; stretch them if they do not fit."""
         hour = timedelta(hours=1)
         budgets = {id(account.budget): account.budget for account in self.accounts.values()}
-        factor = 1.0
         for budget in budgets.values():
-            planned = {
-                account.name: sum(
-                    hour * self.stretch / self.interval(account, job)
-                    for job in self._all_jobs(account)
-                )
-                for account in self.accounts.values()
-                if account.budget is budget
-            }
-            factor = max(factor, budget.plan(planned))
-        if factor != self.stretch:
-            self.stretch = factor
-            self._log.warning("poll.stretched", factor=round(factor, 2))
+            own = [each for each in self.accounts.values() if each.budget is budget]
+            factor = budget.plan(
+                {
+                    account.name: sum(
+                        hour * account.stretch / self.interval(account, job)
+                        for job in self._all_jobs(account)
+                    )
+                    for account in own
+                }
+            )
+            if factor != own[0].stretch:
+                names = [account.name for account in own]
+                self._log.warning("poll.stretched", accounts=names, factor=round(factor, 2))
+            for account in own:
+                account.stretch = factor
 
     async def _watch(self, stop: asyncio.Event) -> None:
         """Look now and then whether the scheduler works, at the logins and at the clocks."""
@@ -362,7 +373,8 @@ class Poller:
         if endpoint is GETEVENTS and poll.target is not None:
             await self._events.poll(account, poll.target, every)
             return
-        wants = await account.ask(poll, every)
+        asking = self._failures if endpoint in (SITE_CONTROLLERS, FAILURE_FLAG) else None
+        wants = await (asking.ask(account, poll, every) if asking else account.ask(poll, every))
         if wants is None:
             return
         now = self._clock.now()

@@ -26,7 +26,7 @@ from netatmo_ingestd import logs
 from netatmo_ingestd.clock import Clock
 
 # The file holds whole milliseconds: a call is stamped rounded up and looked at rounded down.
-SECOND, TEN_SECONDS, MINUTE, HOUR = 1_000, 10_000, 60_000, 3_600_000
+SECOND, TEN_SECONDS, MINUTE, HOUR, DAY = 1_000, 10_000, 60_000, 3_600_000, 86_400_000
 
 
 @dataclass(slots=True)
@@ -51,9 +51,9 @@ class Entry:
         self.lowered_until -= by
         return self
 
-    def forget(self, now: int) -> bool:
-        """Drop what no window sees any more; True when nothing is left."""
-        del self.calls[: bisect_left(self.calls, now - HOUR)]
+    def forget(self, now: int, window: int) -> bool:
+        """Drop what the longest window sees no more; True when nothing is left."""
+        del self.calls[: bisect_left(self.calls, now - window)]
         if now - self.planned_at > HOUR:
             self.planned = 0.0
         ended = max(self.paused_until, self.lowered_until, self.background + HOUR) <= now
@@ -63,15 +63,17 @@ class Entry:
 class Purse:
     """The file of one client id and what it says: `entries` by account, the `calls` of all.
 
-    error  why the file is not kept; what this process remembers is then the best there is
+    window  ms of the longest window that calls are kept for
+    error   why the file is not kept; what this process remembers is then the best there is
     """
 
-    def __init__(self, folder: Path, client_id: str, clock: Clock) -> None:
+    def __init__(self, folder: Path, client_id: str, clock: Clock, window: int = HOUR) -> None:
         self.entries: dict[str, Entry] = {}
         self.calls: list[int] = []
         self.error = ""
         self._path = folder / f"{hashlib.sha256(client_id.encode()).hexdigest()[:16]}.json"
         self._clock = clock
+        self._window = window
         self._seen = b""  # the file that `entries` was read from or written to
         self._plan: dict[str, float] = {}
 
@@ -139,9 +141,11 @@ class Purse:
         Not in one rename: over an existing file, ext4 writes the new one out first, some
         milliseconds for each call. A full disk costs the sharing, nothing else.
         """
-        for name in [name for name, entry in self.entries.items() if entry.forget(now)]:
+        for name in [
+            name for name, entry in self.entries.items() if entry.forget(now, self._window)
+        ]:
             del self.entries[name]
-        del self.calls[: bisect_left(self.calls, now - HOUR)]
+        del self.calls[: bisect_left(self.calls, now - self._window)]
         data = _encode(self.entries, now)
         fresh = self._path.with_suffix(".next")
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self
@@ -22,7 +23,7 @@ from pydantic_settings import (
 )
 
 from netatmo_ingestd.errors import ConfigError
-from netatmo_ingestd.providers import NETATMO, Provider, is_loopback
+from netatmo_ingestd.providers import PROVIDERS, Provider
 from netatmo_ingestd.section import Duration as Duration
 from netatmo_ingestd.section import Section as Section
 from netatmo_ingestd.section import nearest as nearest
@@ -31,6 +32,8 @@ from netatmo_ingestd.settings_account import NAME as NAME
 from netatmo_ingestd.settings_account import AccountSettings as AccountSettings
 from netatmo_ingestd.settings_account import AppSettings as AppSettings
 from netatmo_ingestd.settings_account import PublicArea as PublicArea
+from netatmo_ingestd.settings_cloud import LegrandSettings as LegrandSettings
+from netatmo_ingestd.settings_cloud import NetatmoSettings as NetatmoSettings
 from netatmo_ingestd.settings_web import WebhookSettings as WebhookSettings
 from netatmo_ingestd.settings_web import WebSettings as WebSettings
 
@@ -79,21 +82,6 @@ def _readable(url: str) -> bool:
         return False
 
 
-class NetatmoSettings(Section):
-    api_url: str = NETATMO.api_url
-    auth_url: str = NETATMO.auth_url
-
-    @field_validator("api_url", "auth_url")
-    @classmethod
-    def _safe_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if not parts.hostname or parts.username or parts.query or parts.fragment or parts.port == 0:
-            raise ValueError("is no plain address like https://api.netatmo.com")
-        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
-            raise ValueError("must be https (plain http only on loopback, for the simulator)")
-        return value.rstrip("/")
-
-
 class ClockSettings(Section):
     """Time of a simulated cloud; the simulator prints both values at its start."""
 
@@ -110,6 +98,10 @@ class PollSettings(Section):
     status: Duration = timedelta(minutes=5)
     public: Duration = timedelta(minutes=10)
     events: Duration = timedelta(minutes=10)
+    emergency: Duration = timedelta(minutes=15)
+    smarther: Duration = timedelta(minutes=15)
+    measures: Duration = timedelta(hours=1)
+    plants: Duration = timedelta(hours=12)
     trailing: Duration = timedelta(minutes=30)
     buckets: Duration = timedelta(hours=1)
 
@@ -215,6 +207,7 @@ class Settings(BaseSettings):
     accounts: tuple[AccountSettings, ...] = ()
     apps: dict[str, AppSettings] = Field(default_factory=dict)
     netatmo: NetatmoSettings = NetatmoSettings()
+    legrand: LegrandSettings = LegrandSettings()
     clock: ClockSettings = ClockSettings()
     poll: PollSettings = PollSettings()
     history: HistorySettings = HistorySettings()
@@ -241,20 +234,17 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
-        loopback = all(
-            is_loopback(urlsplit(url).hostname or "")
-            for url in (self.netatmo.api_url, self.netatmo.auth_url)
-        )
-        if self.clock.speed != 1.0 and not loopback:
-            raise ValueError(
-                "clock.speed: a fast clock is for a simulated cloud; "
-                "point [netatmo] api_url and auth_url at loopback, or drop [clock]"
-            )
+        accounts = (*self.accounts, *((self.account,) if self.account else ()))
+        for name in sorted({each.provider for each in accounts} or {"netatmo"}):
+            if self.clock.speed != 1.0 and not self.provider(name).loopback:
+                raise ValueError(
+                    "clock.speed: a fast clock is for a simulated cloud; "
+                    f"point [{name}] api_url and auth_url at loopback, or drop [clock]"
+                )
         if self.webhook.url and not self.web.listen:
             raise ValueError("webhook.url: nothing would answer there; set [web] listen too")
         if self.webhook.path.get_secret_value() and not self.webhook.url:
             raise ValueError("webhook.path: is of no use without [webhook] url")
-        accounts = (*self.accounts, *((self.account,) if self.account else ()))
         names = [account.name for account in accounts]
         for name in names:
             if names.count(name) > 1:
@@ -268,19 +258,46 @@ class Settings(BaseSettings):
                     f"accounts.{account.name}.app: there is no [apps.{account.app}]"
                     + nearest(account.app, self.apps)
                 )
+            clouds = {each.provider for each in accounts if account.app and each.app == account.app}
+            if len(clouds) > 1:
+                raise ValueError(f"apps.{account.app}: an app is of one cloud, not of two")
         return self
 
-    @property
-    def provider(self) -> Provider:
-        """Netatmo, at the addresses of [netatmo]."""
-        return Provider(
-            name=NETATMO.name,
+    def provider(self, name: str) -> Provider:
+        """A cloud, at the addresses and with the paths and quota of its section."""
+        known = PROVIDERS[name]
+        if name == "legrand":
+            own: LegrandSettings = self.legrand
+            return replace(
+                known,
+                api_url=own.api_url,
+                auth_url=own.auth_url,
+                per_day=own.per_day,
+                paths=own.paths,
+            )
+        return replace(
+            known,
             api_url=self.netatmo.api_url,
             auth_url=self.netatmo.auth_url,
-            app_per_hour=NETATMO.app_per_hour,
-            scopes=NETATMO.scopes,
-            picture_hosts=(*NETATMO.picture_hosts, *self.security.picture_hosts),
+            picture_hosts=(*known.picture_hosts, *self.security.picture_hosts),
         )
+
+    def subscription_key(self, account: AccountSettings) -> str:
+        """The key of Legrand's portal; "" where none is wanted. ConfigError when it is missing."""
+        provider = PROVIDERS[account.provider]
+        if not provider.key_header:
+            return ""
+        where = f"accounts.{account.name}"
+        key = account.subscription_key.get_secret_value() or _secret_from_file(
+            account.subscription_key_file, account, where, "subscription_key"
+        )
+        if not re.fullmatch(r"[\x21-\x7e]{1,256}", key):
+            what = "is none: it has blanks or odd characters" if key else "missing"
+            raise ConfigError(
+                f"{where}.subscription_key: {what}; copy it from your subscription at "
+                f"{provider.portal}"
+            )
+        return key
 
     def find_account(self, name: str | None) -> AccountSettings:
         """The account `name`, or the only one; ConfigError otherwise."""
@@ -300,20 +317,22 @@ class Settings(BaseSettings):
         """The client id and secret that `account` uses; ConfigError when one is missing."""
         app = self.apps[account.app] if account.app else account
         where = f"apps.{account.app}" if account.app else f"accounts.{account.name}"
-        secret = app.client_secret.get_secret_value() or _secret_from_file(app, account, where)
+        secret = app.client_secret.get_secret_value() or _secret_from_file(
+            app.client_secret_file, account, where, "client_secret"
+        )
         for key, value in (("client_id", app.client_id), ("client_secret", secret)):
             if not value:
+                portal = PROVIDERS[account.provider].portal
                 raise ConfigError(
-                    f"{where}.{key}: missing; copy it from the app's page at dev.netatmo.com"
+                    f"{where}.{key}: missing; copy it from the app's page at {portal}"
                 )
         return AppSettings(client_id=app.client_id, client_secret=SecretStr(secret))
 
 
-def _secret_from_file(app: AppSettings, account: AccountSettings, where: str) -> str:
-    path = app.client_secret_file
+def _secret_from_file(path: Path | None, account: AccountSettings, where: str, key: str) -> str:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if path is None and folder:
-        given = Path(folder) / f"{account.name}.client_secret"
+        given = Path(folder) / f"{account.name}.{key}"
         path = given if given.exists() else None
     if path is None:
         return ""
@@ -321,5 +340,5 @@ def _secret_from_file(app: AppSettings, account: AccountSettings, where: str) ->
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{where}.client_secret_file: {path} cannot be read ({type(error).__name__})"
+            f"{where}.{key}_file: {path} cannot be read ({type(error).__name__})"
         ) from None

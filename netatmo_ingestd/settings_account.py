@@ -7,18 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from netatmo_ingestd.area import TILE_DEGREES, tiles
-from netatmo_ingestd.providers import ACCESS_SCOPES, NETATMO, READ_SCOPES, not_granted
+from netatmo_ingestd.providers import (
+    ACCESS_SCOPES,
+    LEGRAND,
+    PROVIDERS,
+    READ_SCOPES,
+    SCOPES,
+    not_granted,
+)
 from netatmo_ingestd.section import Section, nearest
 
+_SITE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 MOST_DEGREES = 1.0
 
 
 class AppSettings(Section):
-    """A client id and its secret, as the app's page at dev.netatmo.com shows them."""
+    """A client id and its secret, as the app's page at the cloud's portal shows them."""
 
     client_id: str = ""
     client_secret: SecretStr = SecretStr("")
@@ -55,11 +63,19 @@ class PublicArea(Section):
 
 
 class AccountSettings(AppSettings):
-    """One login; `app` names the [apps.NAME] whose client id it shares."""
+    """One login; `app` names the [apps.NAME] whose client id it shares.
+
+    subscription_key, sites  of Legrand's portal: the key of its API, and the ids of the sites
+                             whose emergency lighting is read
+    """
 
     name: str = "home"
+    provider: str = "netatmo"
     app: str = ""
     products: tuple[str, ...] = ("weather",)
+    subscription_key: SecretStr = SecretStr("")
+    subscription_key_file: Path | None = None
+    sites: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -72,12 +88,30 @@ class AccountSettings(AppSettings):
             raise ValueError("needs 1 to 64 letters, digits, dots, dashes or underscores")
         return value
 
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        if value not in PROVIDERS:
+            raise ValueError(f"is none of {', '.join(PROVIDERS)}{nearest(value, PROVIDERS)}")
+        return value
+
     @field_validator("products")
     @classmethod
-    def _known_products(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_products(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        provider = PROVIDERS.get(info.data.get("provider", ""))
+        known = provider.scopes if provider else SCOPES
         for product in value:
-            if product not in NETATMO.scopes:
-                raise ValueError(f'has "{product}"; known: {", ".join(NETATMO.scopes)}')
+            if product not in known:
+                whose = f" of {provider.name}" if provider and product in SCOPES else ""
+                raise ValueError(f'has "{product}"; known{whose}: {", ".join(known)}')
+        return value
+
+    @field_validator("sites")
+    @classmethod
+    def _plain_sites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for site in value:
+            if not _SITE.fullmatch(site):
+                raise ValueError(f'has "{site[:64]}", no site id of letters, digits, dots, dashes')
         return value
 
     @field_validator("scopes")
@@ -91,6 +125,23 @@ class AccountSettings(AppSettings):
             # Not as it stands: somebody may have put a secret into the wrong line.
             raise ValueError(f"has an unknown one at {place}{nearest(scope, READ_SCOPES)}")
         return value
+
+    @model_validator(mode="after")
+    def _of_its_provider(self) -> Self:
+        of_legrand = self.provider == LEGRAND.name
+        if of_legrand and not set(self.products) & set(LEGRAND.scopes):
+            # Left out, it has Netatmo's default.
+            raise ValueError(f"products: name those to read: {', '.join(LEGRAND.scopes)}")
+        if "emergency" in self.products and not self.sites:
+            raise ValueError('products has "emergency", which needs the ids of your sites: sites')
+        if self.sites and "emergency" not in self.products:
+            raise ValueError('sites is for the product "emergency"; add that to products')
+        key = self.subscription_key.get_secret_value() or self.subscription_key_file
+        if key and not of_legrand:
+            raise ValueError('subscription_key is for provider = "legrand"')
+        if self.scopes and of_legrand:
+            raise ValueError("scopes: those of Legrand are set on the app's page at its portal")
+        return self
 
     @model_validator(mode="after")
     def _area_for_public(self) -> Self:
@@ -117,4 +168,4 @@ class AccountSettings(AppSettings):
 
 
 def _of(products: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(scope for product in products for scope in NETATMO.scopes[product])
+    return tuple(scope for product in products for scope in SCOPES[product])

@@ -28,6 +28,7 @@ INDEXES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "changes": (("entity_id", "time"),),
     "events": (("module_id", "time"), ("home_id", "time"), ("type", "time")),
     "pictures": (("time",),),
+    "failure_codes": (),
     "coverage": (),
     "answers": (("time",),),
     "dead_letters": (("time",),),
@@ -216,6 +217,12 @@ def _picture(row: Document) -> list[Operation]:
     return [_operation("pictures", row, {"_id": row["sha256"]}, {"$setOnInsert": facts})]
 
 
+def _failure_code(row: Document) -> list[Operation]:
+    facts = {name: row[name] for name in ("account", "reference", "flag", "failures", "time")}
+    where = {"_id": f"{row['reference']}|{row['flag']}"}
+    return [_operation("failure_codes", row, where, {"$setOnInsert": facts})]
+
+
 def _answer(row: Document) -> list[Operation]:
     key = f"{row['endpoint']}|{row['key']}"
     facts = {name: row[name] for name in ("account", "endpoint", "time", "problems", "body")}
@@ -257,6 +264,7 @@ _UPSERTS: Mapping[str, Callable[[Document], list[Operation]]] = {
     "Change": _change,
     "Event": _event,
     "Picture": _picture,
+    "FailureCode": _failure_code,
     "Answer": _answer,
     "DeadLetter": _dead_letter,
 }
@@ -319,6 +327,10 @@ SAMPLES: Mapping[str, Document] = {
         "record": "Picture", "account": "_probe", "sha256": "_probe", "content": b"\xff\xd8",
         "content_type": "image/jpeg", "time": _EPOCH, "event_id": "_probe", "module_id": "_probe",
         "home_id": "_probe",
+    },
+    "failure_codes": {
+        "record": "FailureCode", "account": "_probe", "reference": "_probe", "flag": 1,
+        "failures": [], "time": _EPOCH,
     },
     "answers": {
         "record": "Answer", "account": "_probe", "endpoint": "_probe", "key": "_probe",

@@ -115,7 +115,7 @@ async def _clients(settings: Settings, stack: AsyncExitStack) -> dict[str, Clien
     clock = Clock(settings.clock.origin, settings.clock.speed)
     clients = {}
     for account in settings.accounts:
-        budget = open_budget(settings, settings.app_of(account).client_id, clock)
+        budget = open_budget(settings, account, clock)
         tokens, client = open_login(settings, account, http, clock, budget)
         await stack.enter_async_context(tokens)
         clients[account.name] = client

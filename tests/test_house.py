@@ -30,7 +30,7 @@ LAYERS = (
     {"build"},
     {"status", "process"},
     {"poller", "retention"},
-    {"events", "history", "writer", "login"},
+    {"events", "failures", "history", "writer", "login"},
     {"gallery"},
     {"account", "pictures"},
     {"intake", "client"},
@@ -45,7 +45,7 @@ LAYERS = (
     {"bodies", "purse"},
     {"config"},
     {"records", "settings", "intervals", "polls"},
-    {"settings_account", "settings_web"},
+    {"settings_account", "settings_cloud", "settings_web"},
     {"providers", "standing", "logs", "clock", "waits", "section", "area"},
     {"models", "errors", "__init__"},
 )

@@ -253,7 +253,7 @@ def test_scopes_of_an_answer(scope: Any, scopes: tuple[str, ...] | None) -> None
         (200, answer(access_token=None, refresh_token=None)),
         (200, answer(access_token="absent")),
         (200, answer(refresh_token="")),
-        (200, answer(refresh_token="x" * 5000)),
+        (200, answer(refresh_token="x" * 9000)),
         (200, answer(access_token="two\r\nlines")),
         (200, answer(access_token=["list"])),
     ],

@@ -28,6 +28,7 @@ from netatmo_ingestd.client import Client, open_http
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import LoginRequired
 from netatmo_ingestd.events import EventWalker
+from netatmo_ingestd.failures import Failures
 from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.limits import Budget
@@ -299,6 +300,7 @@ async def opened(
             room=room,
             ledger=ledger,
             settings=poll or PollSettings(),
+            failures=Failures(),
             events=EventWalker(
                 accounts=polls,
                 ledger=ledger,

@@ -152,7 +152,7 @@ def test_oauth_errors_have_a_cure(code: str) -> None:
     cure = OAUTH_CURES[code]
 
     assert cure.cure
-    assert "\n" not in cure.cure.format(account="home")
+    assert "\n" not in cure.cure.format(account="home", portal="x")
     assert cure.final is (code != "too_many_connections")
 
 

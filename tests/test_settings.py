@@ -60,12 +60,12 @@ def test_picture_hosts_stand_beside_netatmo_s(
     found = load(written(tmp_path, "[security]\npictures = true\n"))
 
     assert found.security.pictures
-    assert found.provider.picture_hosts == (
+    assert found.provider("netatmo").picture_hosts == (
         *NETATMO.picture_hosts,
         "images.example.com",
         "127.0.0.1",
     )
-    assert found.provider.hosts == NETATMO.hosts
+    assert found.provider("netatmo").hosts == NETATMO.hosts
 
 
 def test_environment_wins_over_file_over_default(
@@ -631,7 +631,8 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "auth_url": "https://other.example", "origin": "5", "speed": "1", "weather": "11m",
         "aircare": "9m", "trailing": "31m", "topology": "2h", "status": "6m",
         "events": "11m", "pictures": "true", "picture_hosts": "x.example", "pictures_days": "30",
-        "live_days": "30", "dead_letters_days": "30",
+        "emergency": "20m", "smarther": "20m", "measures": "2h", "plants": "6h", "per_day": "400",
+        "smarther_path": "/x", "live_days": "30", "dead_letters_days": "30",
         "pictures_bytes": "2000000", "buckets": "2h", "per_hour": "399", "per_10s": "49",
         "max_bytes": "2000000",
         "bulk_size": "499", "max_bulks_per_second": "3", "port": "8736", "format": "json",
@@ -648,6 +649,12 @@ def test_every_variable_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
             "public_area",
             "url",
             "path",
+            "provider",
+            "sites",
+            "site_controllers_path",
+            "failure_flag_path",
+            "subscription_key",
+            "subscription_key_file",
         ):  # their other values need further settings
             continue
         with monkeypatch.context() as patch:

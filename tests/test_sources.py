@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from netatmo_ingestd.polls import Source
-from netatmo_ingestd.providers import NETATMO
+from netatmo_ingestd.providers import SCOPES
 from netatmo_ingestd.settings import PollSettings
 from netatmo_ingestd.sources import MODULE_TYPES, SOURCES, for_products
 
@@ -14,7 +14,7 @@ NAMES = tuple(source.name for source in SOURCES)
 
 def test_every_product_that_can_be_named_has_a_source() -> None:
     """`products` accepts exactly the lines there are, and asks the scopes that they need."""
-    assert {source.name: source.scopes for source in SOURCES} == dict(NETATMO.scopes)
+    assert {source.name: source.scopes for source in SOURCES} == dict(SCOPES)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)

@@ -6,13 +6,18 @@ from netatmo_ingestd.models import Entity
 from netatmo_ingestd.polls import Endpoint, ModuleType, Source
 from netatmo_ingestd.sources.aircare import AIRCARE
 from netatmo_ingestd.sources.control import CONTROL
+from netatmo_ingestd.sources.emergency import EMERGENCY
 from netatmo_ingestd.sources.energy import ENERGY
 from netatmo_ingestd.sources.homestatus import HOMESTATUS
 from netatmo_ingestd.sources.public import PUBLIC
 from netatmo_ingestd.sources.security import SECURITY
+from netatmo_ingestd.sources.smarther import SMARTHER
 from netatmo_ingestd.sources.weather import WEATHER
 
-SOURCES: tuple[Source, ...] = (WEATHER, AIRCARE, ENERGY, SECURITY, CONTROL, PUBLIC)
+SOURCES: tuple[Source, ...] = (
+    *(WEATHER, AIRCARE, ENERGY, SECURITY, CONTROL, PUBLIC),
+    *(EMERGENCY, SMARTHER),
+)
 
 MODULE_TYPES: dict[str, ModuleType] = {
     name: kind for source in SOURCES for name, kind in source.module_types.items()

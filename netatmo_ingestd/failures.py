@@ -1,0 +1,211 @@
+"""Failures of emergency lighting: from flags that come and go to events that say what is broken.
+
+A flag says nothing by itself: each (reference, flag) is decoded by one call, once, and what it
+means is kept in `failure_codes` and in the table `last`. What is wrong just now stands in `last`
+too, so that a restart tells nothing twice. One event says when a failure was first seen, another
+when it was seen no more, both within one poll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from netatmo_ingestd.account import AccountPolls
+from netatmo_ingestd.models import Entity, Event, FailureCode, Record, whole_seconds
+from netatmo_ingestd.polls import Parsed, Poll, Reply
+from netatmo_ingestd.sources.emergency import FAILURE_FLAG, failure_poll, failures_of
+from netatmo_ingestd.spool import LastKey
+
+CODES, FAILING = "failure_codes", "failures"
+"""Pseudo endpoints in `last`: what a flag means, and what is wrong with a controller."""
+APPEARED, CLEARED = "failure_appeared", "failure_cleared"
+Rows = Mapping[LastKey, Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A flag of one controller; `until` None while it is there, `told` once its event was."""
+
+    account: str
+    home_id: str
+    controller: str
+    reference: str
+    flag: int
+    since: datetime
+    until: datetime | None = None
+    told: bool = False
+
+    @property
+    def code(self) -> str:
+        return f"{self.reference}|{self.flag}"
+
+    def as_row(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Failures:
+    """What is wrong with the controllers of all accounts, and what flags mean."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, FailureCode] = {}
+        self._failing: dict[str, tuple[Failure, ...]] = {}
+        self._stored: set[str] = set()
+
+    def load(self, rows: Mapping[LastKey, Mapping[str, Any]]) -> None:
+        """Take what is in the table `last`."""
+        self._note(rows)
+        self._stored = set(self._codes)
+
+    def forget(self) -> None:
+        """The store was replaced: what is known is told to the new one, without a call."""
+        self._stored.clear()
+        self._failing = {
+            controller: tuple(replace(each, told=False) for each in failing)
+            for controller, failing in self._failing.items()
+        }
+
+    async def ask(
+        self, account: AccountPolls, poll: Poll, every: timedelta
+    ) -> Sequence[Poll] | None:
+        """Ask for the controllers of a site, or what a flag means; as `AccountPolls.ask`."""
+        rows: dict[LastKey, Mapping[str, Any] | None] = {}
+        stored: set[str] = set()
+
+        async def complete(reply: Reply, parsed: Parsed) -> Parsed:
+            codes = {
+                f"{each.reference}|{each.flag}": each
+                for each in parsed.records
+                if isinstance(each, FailureCode)
+            }
+            known = self._codes | codes
+            if poll.endpoint is FAILURE_FLAG:
+                failing = self._failing
+                rows.update({(CODES, key): _code_row(each) for key, each in codes.items()})
+            else:
+                failing = self._seen(account, reply, parsed)
+            records, left = _tell(failing, known, whole_seconds(reply.time_server))
+            rows.update(
+                ((FAILING, key), {"open": [each.as_row() for each in now]} if now else None)
+                for key, now in left.items()
+                if now != self._failing.get(key, ())
+            )
+            stored.update(codes, known.keys() - self._stored)
+            again = [known[key] for key in known.keys() - self._stored - codes.keys()]
+            wanted = {
+                each.code: failure_poll(account.name, each.reference, each.flag)
+                for now in left.values()
+                for each in now
+                if each.code not in known and each.account == account.name
+            }
+            return replace(
+                parsed,
+                records=(*parsed.records, *again, *records),
+                wants=(*parsed.wants, *wanted.values()),
+                last={**parsed.last, **rows},
+            )
+
+        wants = await account.ask(poll, every, complete)
+        if wants is not None:
+            self._note(rows)
+            self._stored |= stored
+        return wants
+
+    def _seen(
+        self, account: AccountPolls, reply: Reply, parsed: Parsed
+    ) -> dict[str, tuple[Failure, ...]]:
+        """What is wrong with each controller of an answer, beside what is yet to be told."""
+        moment = whole_seconds(reply.time_server)
+        wanted = {
+            each.entity_id: each
+            for each in parsed.records
+            if isinstance(each, Entity) and each.kind == "module" and account.intake.wants(each)
+        }
+        found = {}
+        for controller in reply.body if isinstance(reply.body, list) else ():
+            told = controller.get("id") if isinstance(controller, dict) else None
+            entity = wanted.get(told) if isinstance(told, str) else None
+            if entity is not None:
+                flags = set(failures_of(controller))
+                before = self._failing.get(entity.entity_id, ())
+                found[entity.entity_id] = tuple(_compared(before, flags, entity, moment))
+        return found
+
+    def _note(self, rows: Rows) -> None:
+        for (endpoint, key), row in rows.items():
+            try:
+                if endpoint == CODES and row is not None:
+                    self._codes[key] = FailureCode(**row)
+                elif endpoint == FAILING and row is not None:
+                    self._failing[key] = tuple(Failure(**each) for each in row["open"])
+                elif endpoint == FAILING:
+                    self._failing.pop(key, None)
+            except (KeyError, TypeError):
+                continue  # written by another version: it is learned again
+
+
+def _compared(
+    before: Sequence[Failure], flags: set[tuple[str, int]], entity: Entity, moment: datetime
+) -> Iterator[Failure]:
+    """Those that are still there, those that have just gone or come, and those not told yet."""
+    there = set()
+    for each in before:
+        is_there = (each.reference, each.flag) in flags
+        if each.until is None and is_there:
+            there.add((each.reference, each.flag))
+        gone = each.until is None and not is_there
+        yield replace(each, until=moment) if gone else each
+    for reference, flag in sorted(flags - there):
+        yield Failure(
+            entity.account, entity.home_id, entity.entity_id, reference, flag, since=moment
+        )
+
+
+def _tell(
+    failing: Mapping[str, Sequence[Failure]], codes: Mapping[str, FailureCode], read: datetime
+) -> tuple[list[Record], dict[str, tuple[Failure, ...]]]:
+    """Events of what is decoded, and what is to be remembered after them."""
+    records: list[Record] = []
+    left: dict[str, tuple[Failure, ...]] = {}
+    for controller, each_of in failing.items():
+        kept = []
+        for each in each_of:
+            code = codes.get(each.code)
+            if code is None:
+                kept.append(each)
+                continue
+            if not each.told:
+                records += _events(each, code, APPEARED, each.since, read)
+            if each.until is not None:
+                records += _events(each, code, CLEARED, each.until, read)
+            else:
+                kept.append(replace(each, told=True))
+        left[controller] = tuple(kept)
+    return records, left
+
+
+def _events(
+    failure: Failure, code: FailureCode, type_: str, time: datetime, read: datetime
+) -> Iterator[Event]:
+    """One for each thing that is broken; "OK" is no failure."""
+    name = f"{failure.controller}|{failure.code}|{int(failure.since.timestamp())}"
+    for place, each in enumerate(code.failures):
+        category, _, word = each["type"].rpartition(".")
+        if word != "OK":
+            yield Event(
+                account=failure.account,
+                event_id=f"{name}|{place}|{type_.rpartition('_')[2]}",
+                home_id=failure.home_id,
+                module_id=failure.controller,
+                type=type_,
+                time=time,
+                read=read,
+                meaning=each["type"],
+                category=category,
+            )
+
+
+def _code_row(code: FailureCode) -> dict[str, Any]:
+    return {name: getattr(code, name) for name in code.__slots__}
