@@ -212,6 +212,12 @@ class Intake:
             for fact in parsed.facts
             if fact.newest and fact.scale not in ("1day", "events")
         }
+        if poll.endpoint.per == "module" and not parsed.facts:  # rows without a ledger
+            newest |= {
+                each.module_id: max(each.time, self._memory.newest.get(each.module_id, each.time))
+                for each in rows
+                if isinstance(each, Measurement)
+            }
         kinds = [(self._counter(each), _kind(each, poll)) for each in parsed.problems]
         # A drifting field is stored in its record, so its answer is kept once; a value that was
         # set aside is only in the raw answer.

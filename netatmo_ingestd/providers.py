@@ -219,6 +219,8 @@ def read_portal_refusal(status: int, _code: int | str | None, message: str) -> R
         return Reaction.PAUSE
     if "expired" in words and status in (400, 401, 403):
         return Reaction.RENEW
+    if not words and status in (400, 403, 404):
+        return Reaction.RETRY  # not of the API, but of something before it
     if status in _PORTAL_BY_STATUS:
         return _PORTAL_BY_STATUS[status]
     return Reaction.BUG if 400 <= status < 500 else Reaction.RETRY

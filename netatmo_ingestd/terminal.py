@@ -46,9 +46,10 @@ def show_status(report: Mapping[str, Any], out: Console) -> None:
     for name, account in report["accounts"].items():
         budget = account["budget"]
         paused = ago(budget["paused_for"]) if budget["paused_for"] else "-"
-        table.add_row(
-            name, account["login"]["state"], str(budget["hour"]), f"{budget['target']:g}", paused
-        )
+        made, most = str(budget["hour"]), f"{budget['target']:g}"
+        if budget.get("per_day"):
+            made, most = f"{budget['day']} in 24 h", str(budget["per_day"])
+        table.add_row(name, account["login"]["state"], made, most, paused)
     show_table(table, out)
     _show_products(report, out)
     spool, store = report["spool"], report["store"]

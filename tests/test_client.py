@@ -34,7 +34,7 @@ from netatmo_ingestd.errors import (
 from netatmo_ingestd.limits import Budget
 from netatmo_ingestd.models import Priority, Token
 from netatmo_ingestd.polls import Reply
-from netatmo_ingestd.providers import NETATMO, Provider
+from netatmo_ingestd.providers import LEGRAND, NETATMO, Provider
 from tests.clocks import HandClock
 
 CANARY = "Canary-5F2c81|e0"
@@ -338,6 +338,113 @@ async def test_token_is_as_new_as_the_call(rig: Rig, respx_mock: respx.Router) -
     await waiting
 
     assert rig.requests[-1].headers["Authorization"] == f"Bearer {CANARY}-2"
+
+
+# --- the same for Legrand's portal (netatmo-api 8.2 to 8.4) ---------------------------------------
+
+PORTAL = dataclasses.replace(
+    LEGRAND, paths={"thermostat": "/smarther/v2.0/{plant_id}/value/{module_id}?kept=1"}
+)
+KEY = "Canary-5F2c81-key"
+
+
+def portal(status: int, message: str = "something", **headers: str) -> httpx.Response:
+    told = {"statusCode": status, "message": message}
+    return httpx.Response(status, json=told, headers=headers)
+
+
+PORTAL_TABLE: tuple[tuple[httpx.Response, type[IngestError], str, int], ...] = (
+    (portal(400, "Bad request"), ApiRefused, "bug", 1),
+    (portal(400, "Token has expired"), LoginRequired, "", 2),
+    (portal(401, "Unauthorized. Access token is missing or invalid."), LoginRequired, "", 2),
+    (portal(401, "Access denied due to missing subscription key."), ApiRefused, "key", 1),
+    (portal(401, "Access denied due to invalid subscription key."), ApiRefused, "key", 1),
+    (portal(403, "Out of call volume quota. Quota will be replenished in 02:03:04."), ApiThrottled,
+     "", 1),
+    (portal(403, "Forbidden"), ApiRefused, "scope", 1),
+    (portal(404, "Resource not found"), ApiRefused, "target", 1),
+    (portal(408, "Device timeout"), ApiUnavailable, "", 1),
+    (portal(429, "Rate limit is exceeded. Try again in 31 seconds."), ApiThrottled, "", 1),
+    (portal(430, "Wrong parameters"), ApiRefused, "bug", 1),
+    (portal(469, "Official application password expired"), LoginRequired, "", 1),
+    (portal(470, "Official application terms and conditions expired"), LoginRequired, "", 1),
+    (portal(486, "Busy"), ApiUnavailable, "", 1),
+    (portal(500, "Server error"), ApiUnavailable, "", 1),
+    (httpx.Response(404, html="<h1>gateway</h1>"), ApiUnavailable, "", 1),
+    (httpx.Response(200, text="no JSON"), ApiUnavailable, "", 1),
+)  # fmt: skip
+
+
+@pytest.fixture
+def portal_rig(tmp_path: Path, shared_http: httpx.AsyncClient) -> Rig:
+    rig = a_rig(tmp_path, shared_http, PORTAL)
+    rig.client.key = KEY
+    return rig
+
+
+async def ask_portal(rig: Rig) -> Reply:
+    params = {"plant_id": "p/1", "module_id": "m 2"}
+    return await rig.client.call("thermostat", params, priority=Priority.LIVE, purpose="live")
+
+
+@pytest.mark.parametrize(("answer", "kind", "reaction", "calls"), PORTAL_TABLE)
+async def test_decision_table_of_the_portal(
+    portal_rig: Rig,
+    respx_mock: respx.Router,
+    answer: httpx.Response,
+    kind: type[IngestError],
+    reaction: str,
+    calls: int,
+) -> None:
+    """Each status leads to its error; a passing one is left to the next poll: calls are few."""
+    portal_rig.answers(respx_mock, answer)
+
+    with pytest.raises(IngestError) as caught:
+        await ask_portal(portal_rig)
+
+    assert type(caught.value) is kind
+    assert getattr(caught.value, "reaction", "") == reaction
+    assert len(portal_rig.sent) == calls == portal_rig.budget.usage("home").hour
+    assert not leaks(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("answer", "wait"),
+    [
+        (portal(429, "Try again in 31 seconds."), 31),
+        (portal(429, "Try again in 31 seconds.", **{"Retry-After": "40"}), 40),
+        (portal(403, "Out of call volume quota. Quota will be replenished in 02:03:04."), 7384),
+        (portal(429, "Slow down"), 60),
+    ],
+)
+async def test_how_long_a_quota_is_used_up(
+    portal_rig: Rig, respx_mock: respx.Router, answer: httpx.Response, wait: float
+) -> None:
+    """As the header says, else the words; the pause is of this account alone."""
+    portal_rig.answers(respx_mock, answer)
+
+    with pytest.raises(ApiThrottled) as caught:
+        await ask_portal(portal_rig)
+
+    assert caught.value.retry_after == pytest.approx(wait, abs=1)
+    assert portal_rig.budget.usage("other").paused_for == 0
+
+
+async def test_call_of_the_portal(portal_rig: Rig, respx_mock: respx.Router) -> None:
+    """Bare body, the time of its header, the key beside the token, ids quoted in the path."""
+    answer = httpx.Response(200, json=[1], headers={"Date": "Sat, 14 Mar 2026 12:00:00 GMT"})
+    portal_rig.answers(respx_mock, answer, httpx.Response(204))
+
+    reply, none = await ask_portal(portal_rig), await ask_portal(portal_rig)
+
+    assert (reply.body, reply.time_server) == ([1], datetime(2026, 3, 14, 12, tzinfo=UTC))
+    assert none.body is None
+    request = portal_rig.requests[0]
+    assert str(request.url) == (
+        "https://api.developer.legrand.com/smarther/v2.0/p%2F1/value/m%202?kept=1"
+    )
+    assert request.headers["Ocp-Apim-Subscription-Key"] == KEY
+    assert request.headers["Authorization"].startswith("Bearer ")
 
 
 # --- bodies --------------------------------------------------------------------------------------

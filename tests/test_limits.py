@@ -985,3 +985,49 @@ def test_backoff_starts_again_after_a_success() -> None:
 
     assert first == [1, 2, 4, 8, 8, 8]
     assert (backoff.failures, backoff.next()) == (0, 1.0)
+
+
+# --- a quota of the day ---------------------------------------------------------------------------
+
+
+async def test_a_day_holds_no_more_than_its_quota(tmp_path: Path) -> None:
+    """Of calls that are always wanted no 24 h hold more than 60 of one account; tokens go through.
+
+    Another account has its own, and a restart counts what was made before.
+    """
+    clock, made = HandClock(), []
+    budget = a_budget(tmp_path, clock, per_day=60)
+
+    async def call(name: str, count: int, one: Budget) -> None:
+        for _ in range(count):
+            await one.reserve(name, Priority.LIVE)
+            made.append((clock.monotonic(), name))
+
+    first = asyncio.create_task(call("a", 50, budget))
+    await run_out(clock, [first], 3600)
+    budget = a_budget(tmp_path, clock, per_day=60)
+    rest = asyncio.create_task(call("a", 40, budget))
+    await run_out(clock, [rest], 3600)
+    assert len(made) == 60
+    assert (budget.usage("a").day, budget.usage("a").per_day) == (60, 60)
+
+    token = asyncio.create_task(budget.reserve("a", Priority.TOKEN))
+    other = asyncio.create_task(call("b", 5, budget))
+    await run_out(clock, [token, other], 60)
+    assert token.done()
+    assert other.done()
+
+    await run_out(clock, [rest], 3 * 86_400)
+    assert rest.done()
+    mine = [at for at, name in made if name == "a"]
+    assert len(mine) == 90
+    assert most_in(mine, 86_400 - 1) <= 60
+
+
+async def test_polls_are_spread_over_the_day(tmp_path: Path) -> None:
+    """Cadences are stretched to what the quota leaves beside token calls and follow-up calls."""
+    budget = a_budget(tmp_path, HandClock(), per_day=450)
+
+    assert budget.plan({"a": 17.5}) == 1.0
+    assert budget.plan({"a": 35.0, "b": 1.0}) == pytest.approx(2.0)
+    assert a_budget(tmp_path / "other", HandClock()).plan({"a": 35.0}) == 1.0

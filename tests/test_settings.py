@@ -19,6 +19,7 @@ from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.providers import ACCESS_SCOPES, NETATMO, READ_SCOPES
 from netatmo_ingestd.settings import AccountSettings, Settings, read_duration
 
+OF_LEGRAND = '[[accounts]]\nprovider = "legrand"\n{}'
 AREA = "[[accounts]]\npublic_area = {{ lat_ne = {}, lon_ne = {}, lat_sw = {}, lon_sw = {} }}"
 CANARY = "canary-c0ffee-secret"
 
@@ -367,6 +368,32 @@ def test_a_wrong_type_is_one_line(tmp_path: Path, text: str, told: str) -> None:
         ('[[accounts]]\nname = "a/b"', "accounts.1.name: needs 1 to 64 letters"),
         ('[[accounts]]\nproducts = ["heating"]', 'accounts.1.products: has "heating"; known: '),
         ('[[accounts]]\nproducts = ["public"]', 'accounts.1: products has "public", which needs'),
+        ('[[accounts]]\nprovider = "legrnd"', "accounts.1.provider: is none of netatmo, legrand"),
+        (OF_LEGRAND.format(""), "accounts.1: products: name those to read: emergency, smarther"),
+        (OF_LEGRAND.format('products = ["energy"]'), 'accounts.1.products: has "energy"; known of'),
+        ('[[accounts]]\nproducts = ["smarther"]', 'accounts.1.products: has "smarther"; known of'),
+        (OF_LEGRAND.format('products = ["emergency"]'), "needs the ids of your sites: sites"),
+        (
+            OF_LEGRAND.format('products = ["smarther"]\nsites = ["x"]'),
+            "sites is for the product",
+        ),
+        (
+            OF_LEGRAND.format('products = ["emergency"]\nsites = ["a/b"]'),
+            'accounts.1.sites: has "a/b", no site id',
+        ),
+        (
+            OF_LEGRAND.format('products = ["smarther"]\nscopes = ["read_camera"]'),
+            "accounts.1: scopes: those of Legrand are set on the app's page",
+        ),
+        ('[[accounts]]\nsubscription_key = "x"', "accounts.1: subscription_key is for provider"),
+        ("[legrand]\nper_day = 501", "legrand.per_day: "),
+        ('[legrand]\nsmarther_path = "x"', "legrand.smarther_path: is no path like"),
+        (
+            '[legrand]\nsite_controllers_path = "/x"',
+            "path: needs a place for each",
+        ),
+        ('[legrand]\nfailure_flag_path = "/x/{flag}"', "path: needs a place for each"),
+        ('[legrand]\napi_url = "http://a.example"', "legrand.api_url: must be https"),
         (AREA.format(1, 1, 1, 0), "accounts.1.public_area: lat_ne (1) is not above lat_sw (1)"),
         (AREA.format(1, 0, 0, 1), "accounts.1.public_area: lon_ne (0) is not above lon_sw (1)"),
         (AREA.format(86, 1, 0, 0), "accounts.1.public_area.lat_ne: "),
@@ -743,3 +770,56 @@ def test_an_area_of_public_stations(tmp_path: Path) -> None:
     assert len(area.tiles) == 8
     shown = {key: value for key, value, _ in config.effective(found, path)}
     assert shown["accounts.home.public_area"] == "0,0 to 1,0.5"
+
+
+def test_an_account_of_legrand(tmp_path: Path) -> None:
+    """Its key comes from the settings, a file or systemd's folder; its paths and quota are set."""
+    text = f"""
+[clock]
+speed = 10
+[legrand]
+api_url = "http://127.0.0.1:9"
+auth_url = "http://127.0.0.1:9"
+smarther_path = "/other/v3/"
+per_day = 90
+[[accounts]]
+provider = "legrand"
+products = ["smarther", "emergency"]
+sites = ["site-1"]
+subscription_key = "{CANARY}"
+"""
+    found = load(written(tmp_path, text))
+    (account,) = found.accounts
+    provider = found.provider("legrand")
+
+    assert found.subscription_key(account) == CANARY
+    assert CANARY not in repr(found)
+    assert account.scopes_for() == ("comfort.read", "safety.read")
+    assert (provider.per_day, provider.loopback) == (90, True)
+    assert provider.address("plant_topology", {"plant_id": "p 1"}) == (
+        "http://127.0.0.1:9/other/v3/plants/p%201/topology", {}
+    )  # fmt: skip
+    (tmp_path / "key").write_text(f"{CANARY}-file\n")
+    changed = text.replace(f'subscription_key = "{CANARY}"',
+                           f'subscription_key_file = "{tmp_path / "key"}"')  # fmt: skip
+    found = load(written(tmp_path, changed))
+    assert found.subscription_key(found.accounts[0]) == f"{CANARY}-file"
+    missing = load(written(tmp_path, text.replace(CANARY, "")))
+    with pytest.raises(ConfigError, match=r"accounts.home.subscription_key: missing; copy it from"):
+        missing.subscription_key(missing.accounts[0])
+
+
+def test_an_app_is_of_one_cloud(tmp_path: Path) -> None:
+    """Two accounts at two clouds cannot share a client id."""
+    text = """
+[apps.one]
+client_id = "x"
+[[accounts]]
+app = "one"
+[[accounts]]
+name = "b"
+app = "one"
+provider = "legrand"
+products = ["smarther"]
+"""
+    assert "apps.one: an app is of one cloud" in refusal(tmp_path, text)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from netatmo_ingestd.models import Entity, FailureCode, Json, Priority, whole_seconds
 from netatmo_ingestd.polls import Endpoint, ModuleType, Parsed, Poll, Reply, Source
 from netatmo_ingestd.providers import LEGRAND
-from netatmo_ingestd.sources.legrand import SITE, each_of, id_of, moment, site
+from netatmo_ingestd.sources.legrand import SITE, converted, each_of, id_of, moment, site
 from netatmo_ingestd.sources.reading import Block, flag, ident, number, present, scalar, text
 
 CONTROLLER = "emergency_controller"
@@ -120,7 +120,7 @@ def parse_failure_flag(reply: Reply, poll: Poll) -> Parsed:
         if word not in FAILURE_TYPES:
             block.problem("failureType", f"unknown word {word[:64]}", drift=True)
         block.unknown(("flag", "failureType"))
-        meanings.append(present(flag=block.told("flag", _flag_text), type=word[:64]))
+        meanings.append(present(flag=converted(block, "flag", _flag_text), type=word[:64]))
     code = FailureCode(
         account=poll.account,
         reference=poll.params["reference"],

@@ -7,7 +7,9 @@ document says; one that would lie in the future is set aside. Source: netatmo-ap
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from netatmo_ingestd.errors import PayloadError
 from netatmo_ingestd.models import Entity, Json, whole_seconds
@@ -16,6 +18,7 @@ from netatmo_ingestd.sources.reading import Block, blocks, ident, kind, number, 
 
 SITE, PLANT, MODULE = "site", "plant", "module"
 """What the portal's endpoints are asked for, each `per` one of these."""
+_T = TypeVar("_T")
 _AHEAD = timedelta(minutes=15)
 _OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -66,39 +69,46 @@ def id_of(block: Block, otherwise: str) -> str | None:
     return found
 
 
-def moment(block: Block, key: str, ahead: timedelta = _AHEAD) -> datetime | None:
-    """ISO 8601; one that lies in the future cannot be UTC, whatever it is."""
-
-    def read(value: Json) -> datetime | None:
-        try:
-            found = datetime.fromisoformat(value) if isinstance(value, str) else None
-        except ValueError:
-            return None
-        if found is None:
-            return None
-        found = whole_seconds(found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC))
-        return found if _OLDEST <= found <= block.server + ahead else None
-
+def converted(block: Block, key: str, read: Callable[[Json], _T | None]) -> _T | None:
+    """`read` of a field that is a text where a value of another kind is meant."""
     value = block.fields.get(key)
     found = read(value)
     if found is None and value not in (None, ""):
-        block.problem(key, f"{kind(value)} that is no time, or one that has not come yet")
+        block.problem(key, f"{kind(value)} that cannot be used")
     return found
 
 
-def decimal(value: Json) -> float | None:
+def moment(block: Block, key: str, ahead: timedelta = _AHEAD) -> datetime | None:
+    """A time in ISO 8601, at most `ahead` of the cloud's: a later one is no UTC, whatever it is."""
+
+    def read(value: Json) -> datetime | None:
+        if not isinstance(value, str):
+            return None
+        try:
+            told = datetime.fromisoformat(value)
+            found = whole_seconds(told.replace(tzinfo=told.tzinfo or UTC).astimezone(UTC))
+        except (ValueError, OverflowError):
+            return None
+        return found if _OLDEST <= found <= block.server + ahead else None
+
+    return converted(block, key, read)
+
+
+def decimal(block: Block, key: str) -> float | None:
     """A number, or a text of one."""
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,12}([.,]\d{1,12})?\s*", value):
-        return float(value.replace(",", "."))
-    return number(value)
+    return converted(block, key, _number)
 
 
-def celsius(block: Block, key: str, unit: str | None) -> float | None:
-    raw = block.fields.get(key)
-    amount = decimal(raw)
-    if amount is None and raw is not None:
-        block.problem(key, f"{kind(raw)} that is no number")
+def celsius(block: Block, key: str, unit: str | None = None) -> float | None:
+    """A temperature in °C; `unit` is that of one that names none itself."""
+    amount = decimal(block, key)
     told = block.told("unit", text) or unit or "C"
     if amount is not None and told.strip("° ").upper() == "F":
         return round((amount - 32) / 1.8, 2)
     return amount
+
+
+def _number(value: Json) -> float | None:
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,12}([.,]\d{1,12})?\s*", value):
+        return float(value.replace(",", "."))
+    return number(value)

@@ -9,11 +9,20 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from netatmo_ingestd.models import Entity, Measurement, Priority
+from netatmo_ingestd.models import Entity, Json, Measurement, Priority
 from netatmo_ingestd.polls import Endpoint, ModuleType, Parsed, Poll, Reply, Source
 from netatmo_ingestd.providers import LEGRAND
-from netatmo_ingestd.sources.legrand import MODULE, PLANT, celsius, decimal, id_of, moment, whole
-from netatmo_ingestd.sources.reading import Block, flag, number, present, text
+from netatmo_ingestd.sources.legrand import (
+    MODULE,
+    PLANT,
+    celsius,
+    converted,
+    decimal,
+    id_of,
+    moment,
+    whole,
+)
+from netatmo_ingestd.sources.reading import Block, flag, present, text
 
 THERMOSTAT = "chronothermostat"
 FUNCTIONS = frozenset({"heating", "cooling"})
@@ -97,9 +106,10 @@ def parse_thermostat(reply: Reply, poll: Poll) -> Parsed:
 
 def _thermostat(block: Block, poll: Poll) -> Entity:
     function, mode = _word(block, "function", FUNCTIONS), _word(block, "mode", MODES)
-    load = block.told("loadState", lambda value: LOADS.get(value) if value else None)
-    programs = [each.told("number", number) for each in block.blocks("programs")]
+    load = converted(block, "loadState", _load)
+    programs = [decimal(each, "number") for each in block.blocks("programs")]
     set_point = block.inner("setPoint")
+    set_point.unknown(("value", "unit"))
     unit = block.told("temperatureFormat", text)
     state = {
         "function": function,
@@ -145,11 +155,7 @@ def _rows(block: Block, poll: Poll) -> tuple[Measurement, ...]:
     for name, quantity in (("thermometer", "temperature"), ("hygrometer", "humidity")):
         for measure in block.inner(name).blocks("measures"):
             time = moment(measure, "timeStamp")
-            amount = (
-                celsius(measure, "value", None)
-                if quantity == "temperature"
-                else measure.told("value", decimal)
-            )
+            amount = (celsius if quantity == "temperature" else decimal)(measure, "value")
             measure.unknown(("timeStamp", "value", "unit"))
             if time is not None and amount is not None:
                 values.setdefault(time, {})[quantity] = amount
@@ -181,7 +187,7 @@ def parse_programs(reply: Reply, poll: Poll) -> Parsed:
     answer = whole(reply, "thermostat_programs")
     outer = [*answer.blocks("chronothermostats"), answer]
     programs = [
-        present(number=each.told("number", number), name=each.told("name", text))
+        present(number=decimal(each, "number"), name=each.told("name", text))
         for block in outer
         for each in block.blocks("programs")
     ]
@@ -195,6 +201,10 @@ def parse_programs(reply: Reply, poll: Poll) -> Parsed:
         description={"programs": programs} if programs else {},
     )
     return Parsed((entity,), answer.problems)
+
+
+def _load(value: Json) -> bool | None:
+    return LOADS.get(value) if isinstance(value, str) else None
 
 
 def _word(block: Block, key: str, known: frozenset[str]) -> str | None:

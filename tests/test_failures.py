@@ -1,0 +1,195 @@
+"""Failures of emergency lighting: decoded once, told when they appear and when they clear."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from netatmo_ingestd.failures import Failures
+from netatmo_ingestd.models import Event, FailureCode, Record
+from netatmo_ingestd.polls import Poll, Reply
+from netatmo_ingestd.records import from_json, to_json
+from netatmo_ingestd.sources.emergency import FAILURE_FLAG, SITE_CONTROLLERS
+from netatmo_ingestd.sources.legrand import poll_of, site
+
+BEGIN = datetime(2026, 3, 14, 12, tzinfo=UTC)
+EVERY = timedelta(minutes=15)
+MEANINGS = {8: ["BLOCK.FAULTY_BATTERY"], 72: ["BLOCK.FAULTY_BATTERY", "BLOCK.DLD"], 1: ["BLOCK.OK"]}
+
+
+@dataclass
+class Building:
+    """A site whose answers a test makes by hand; what was spooled, and the table `last`."""
+
+    failures: Failures = field(default_factory=Failures)
+    name: str = "building"
+    time: datetime = BEGIN
+    down: bool = False
+    records: list[Record] = field(default_factory=list)
+    last: dict[Any, Any] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+
+    @property
+    def intake(self) -> Any:
+        return SimpleNamespace(wants=lambda entity: entity.entity_id not in self.left_out)
+
+    async def ask(self, poll: Poll, _every: timedelta, through: Any) -> Sequence[Poll] | None:
+        """As AccountPolls.ask: nothing is kept of what could not be put on the spool."""
+        if poll.endpoint is FAILURE_FLAG:
+            meanings = MEANINGS[int(poll.params["flag"])]
+            body: Any = [{"flag": "0x0", "failureType": each} for each in meanings]
+        else:
+            body = self.body
+        reply = Reply(body, self.time, self.time, b"")
+        parsed = await through(reply, poll.endpoint.parse(reply, poll))
+        if self.down:
+            return None
+        self.records += parsed.records
+        # As the table `last` gives it back.
+        self.last |= {key: from_json(to_json(row)) for key, row in parsed.last.items()}
+        return list(parsed.wants)
+
+    def poll(self, *flags: int, controller: str = "c-1") -> list[Poll]:
+        """The next poll, in which a controller has these failures; the calls that should follow."""
+        self.time += EVERY
+        self.body = [{"id": controller, "reference": "062520", "failures": list(flags)}]
+        asked = poll_of(SITE_CONTROLLERS, self.name, site(self.name, "site-1"))
+        return self.serve(asked)
+
+    def serve(self, poll: Poll) -> list[Poll]:
+        account: Any = self
+        found = asyncio.run(self.failures.ask(account, poll, EVERY))
+        return list(found or ())
+
+    def restart(self) -> None:
+        self.failures = Failures()
+        self.failures.load({key: row for key, row in self.last.items() if row is not None})
+
+    def events(self) -> list[tuple[str, str | None, float]]:
+        """(type, meaning, minutes since the begin) of each, in order of their ids."""
+        found = {each.event_id: each for each in self.records if isinstance(each, Event)}
+        return sorted(
+            (each.type, each.meaning, (each.time - BEGIN) / timedelta(minutes=1))
+            for each in found.values()
+        )
+
+    def codes(self) -> list[str]:
+        return [
+            f"{each.reference}|{each.flag}"
+            for each in self.records
+            if isinstance(each, FailureCode)
+        ]
+
+
+def test_a_failure_comes_and_goes() -> None:
+    """One call decodes it; one event when it was seen first, one when it was seen no more."""
+    building = Building()
+    assert building.poll() == []
+    (want,) = building.poll(8)
+    assert want.params == {"reference": "062520", "flag": "8"}
+    assert building.events() == []
+
+    assert building.serve(want) == []
+    assert building.poll(8) == []
+    assert building.poll() == []
+
+    assert building.events() == [
+        ("failure_appeared", "BLOCK.FAULTY_BATTERY", 30),
+        ("failure_cleared", "BLOCK.FAULTY_BATTERY", 60),
+    ]
+    assert building.codes() == ["062520|8"]
+    assert building.last["failures", "c-1"] is None
+
+
+def test_each_code_is_decoded_once() -> None:
+    """The same flag again, at another controller, after a restart: no call, new events."""
+    building = Building()
+    building.serve(*building.poll(8))
+    building.poll()
+    building.restart()
+
+    assert building.poll(8) == []
+    assert building.poll(8, controller="c-2") == []
+
+    assert [each[0] for each in building.events()] == [*["failure_appeared"] * 3, "failure_cleared"]
+    assert building.codes() == ["062520|8"]
+
+
+def test_what_clears_before_it_is_decoded_is_told() -> None:
+    """The portal was away meanwhile: both events come with the answer, at their own times."""
+    building = Building()
+    building.poll(72)
+    building.poll()
+    (want,) = building.poll(72)
+    building.restart()
+
+    building.serve(want)
+
+    assert [(kind, at) for kind, meaning, at in building.events() if meaning == "BLOCK.DLD"] == [
+        ("failure_appeared", 15),
+        ("failure_appeared", 45),
+        ("failure_cleared", 30),
+    ]
+    assert len(building.events()) == 6
+
+
+def test_ok_is_no_failure() -> None:
+    """A flag that says that all is well is decoded, kept, and told as nothing."""
+    building = Building()
+    building.serve(*building.poll(1))
+    building.poll()
+
+    assert building.codes() == ["062520|1"]
+    assert building.events() == []
+
+
+def test_what_was_not_spooled_is_asked_again() -> None:
+    """With a full spool nothing is remembered: neither the code nor that a failure was told."""
+    building = Building()
+    (want,) = building.poll(8)
+    building.down = True
+    building.serve(want)
+    building.poll()
+    building.down = False
+
+    assert [each.params for each in building.poll(8)] == [want.params]
+    building.serve(want)
+    assert building.events() == [("failure_appeared", "BLOCK.FAULTY_BATTERY", 15)]
+
+
+def test_a_replaced_store_gets_everything_again() -> None:
+    """Codes, and the events of what is wrong just now, without a call; under the same ids."""
+    building = Building()
+    building.serve(*building.poll(8))
+    before = building.events()
+    building.records.clear()
+
+    building.failures.forget()
+
+    assert building.poll(8) == []
+    assert building.codes() == ["062520|8"]
+    assert building.events() == before
+    building.poll(8)
+    assert building.codes() == ["062520|8"]
+
+
+def test_what_is_left_out_has_no_events() -> None:
+    """A controller that the owner leaves out is not looked at."""
+    building = Building(left_out={"c-1"})
+
+    assert building.poll(8) == []
+    assert building.events() == []
+
+
+def test_another_account_decodes_for_itself() -> None:
+    """What one account is yet to have decoded is not asked by another."""
+    one = Building()
+    one.poll(8)
+    other = replace(one, name="other", records=[])
+
+    assert len(other.poll(controller="c-2")) == 0
+    assert len(one.poll(8)) == 1
