@@ -15,7 +15,8 @@ from netatmo_ingestd.logs import REDACTOR
 from netatmo_ingestd.process import forbid_dumps, state_folder
 from netatmo_ingestd.settings import AccountSettings, Settings
 from netatmo_ingestd.tokenfile import TokenFile, token_folder, token_lock
-from netatmo_ingestd.web.register import Registered, remove
+from netatmo_ingestd.web.notices import PORTAL_CALLS
+from netatmo_ingestd.web.register import NETATMO_CALLS, Registered
 
 WEBHOOK_LIMIT_S = 60.0
 
@@ -45,7 +46,7 @@ async def log_out(
         REDACTOR.protect("webhook", [url, url.rpartition("/")[2]])
         try:
             async with asyncio.timeout(WEBHOOK_LIMIT_S):
-                await _remove_webhook(settings, account)
+                await _remove_webhook(settings, account, url)
             say("The webhook is removed.")
         except (IngestError, TimeoutError) as error:
             why = str(error) or f"no answer in {WEBHOOK_LIMIT_S:g} s"
@@ -67,11 +68,12 @@ def _agreed(name: str) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-async def _remove_webhook(settings: Settings, account: AccountSettings) -> None:
+async def _remove_webhook(settings: Settings, account: AccountSettings, url: str) -> None:
     clock = Clock(settings.clock.origin, settings.clock.speed)
     with state_folder(settings.state_dir, exclusive=False):
         budget = build.open_budget(settings, account, clock)
     async with open_http() as http:
         tokens, client = build.open_login(settings, account, http, clock, budget)
         async with tokens:
-            await remove(client)
+            calls = PORTAL_CALLS if client.provider.bare else NETATMO_CALLS
+            await calls.remove(client, url)

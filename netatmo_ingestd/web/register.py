@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -88,12 +88,39 @@ async def _old(client: Client, endpoint: str, **params: str) -> None:
     await client.call(endpoint, params, priority=priority, purpose=priority.purpose)
 
 
+@dataclass(frozen=True)
+class Calls:
+    """How a cloud is told which address to call.
+
+    registered  the addresses it calls, None when it cannot be asked
+    remove      takes ours away, which is named
+    alone       True when there is one address, which replaces another program's
+    """
+
+    registered: Callable[[Client], Awaitable[tuple[str, ...] | None]]
+    register: Callable[[Client, str], Awaitable[None]]
+    remove: Callable[[Client, str], Awaitable[None]]
+    alone: bool
+
+
+async def _remove_any(client: Client, _url: str) -> None:
+    await remove(client)
+
+
+NETATMO_CALLS = Calls(registered, register, _remove_any, alone=True)
+
+
 # --- what is kept on disk -------------------------------------------------------------------------
 
 
 def full_url(settings: WebhookSettings, path: str) -> str:
     """The whole address that the cloud calls."""
     return f"{settings.url}/webhook/{path}"
+
+
+def notices_url(settings: WebhookSettings, path: str) -> str:
+    """The whole address that Legrand's portal calls."""
+    return f"{settings.url}/legrand/{path}"
 
 
 def secret_path(state_dir: Path, settings: WebhookSettings) -> str:
@@ -161,7 +188,10 @@ class Standing:
 
 
 class Registrar:
-    """Keeps `url` registered for all `clients`; "" takes away what an earlier run registered."""
+    """Keeps `url` registered for all `clients`; "" takes away what an earlier run registered.
+
+    calls  how their cloud is told
+    """
 
     def __init__(
         self,
@@ -171,7 +201,9 @@ class Registrar:
         folders: Mapping[str, Path],
         clock: Clock,
         log: Any,
+        calls: Calls = NETATMO_CALLS,
     ) -> None:
+        self._calls = calls
         self.standing = {name: Standing() for name in clients}
         self._url = url
         self._clients = dict(clients)
@@ -214,19 +246,21 @@ class Registrar:
         client, kept = self._clients[name], self._kept[name]
         if not self._url:
             if kept.url():
-                await remove(client)
+                await self._calls.remove(client, kept.url())
                 kept.forget()
                 self._log.info("webhook.removed", account=name)
             return False
-        there = await registered(client)
+        there = await self._calls.registered(client)
         if fresh or there is None or self._url not in there:
             foreign = set(there or ()) - {self._url, kept.url()}
-            if foreign:
+            if foreign and self._calls.alone:
                 hosts = sorted(urlsplit(each).hostname or "?" for each in foreign)
                 self._log.warning("webhook.replaced", account=name, hosts=hosts)
-            if there:
-                await remove(client)
-            await register(client, self._url)
+            if there and self._calls.alone:
+                await self._calls.remove(client, self._url)
+            elif not self._calls.alone and kept.url() not in ("", self._url):
+                await self._calls.remove(client, kept.url())
+            await self._calls.register(client, self._url)
             kept.note(self._url)
             if not self.standing[name].registered or there is not None:
                 again = self.standing[name].registered

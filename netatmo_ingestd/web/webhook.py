@@ -81,7 +81,7 @@ class Webhook:
             return Response(status_code=404)
         try:
             async with asyncio.timeout(BODY_LIMIT_S):
-                body = await _body(request)
+                body = await read_push(request)
         except (TimeoutError, ClientDisconnect):
             self.counters.malformed += 1
             return Response(status_code=408)
@@ -150,7 +150,7 @@ class Webhook:
             self.hints.take(account, endpoint, home_id, apart)
 
 
-async def _body(request: Request) -> bytes | None:
+async def read_push(request: Request) -> bytes | None:
     """The raw body; None when it is too large, which is known as soon as possible."""
     length = request.headers.get("Content-Length", "")
     if length.isascii() and length.isdigit() and (len(length) > 9 or int(length) > BODY_MAX):

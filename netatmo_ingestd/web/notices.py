@@ -1,0 +1,142 @@
+"""Notifications of Legrand's portal: `POST /legrand/<path>`, and their subscriptions.
+
+They carry no signature, so the secret path is all that tells them from anybody's; and which shape
+they have is not certain. Hence a notification is a hint like a push of Netatmo, never data: the
+thermostat that it names is asked at once, if the quota of the day has room. Source: netatmo-api
+8.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from netatmo_ingestd.bodies import read_json
+from netatmo_ingestd.client import Client
+from netatmo_ingestd.errors import ApiError
+from netatmo_ingestd.models import Json, Priority
+from netatmo_ingestd.sources.smarther import PLANTS, STATUS
+from netatmo_ingestd.web.pushes import Hints, Homes
+from netatmo_ingestd.web.register import Calls
+from netatmo_ingestd.web.webhook import BODY_LIMIT_S, Counters, read_push
+
+APART = timedelta(minutes=5)  # of two hints for one thermostat: calls are few
+
+
+@dataclass(kw_only=True)
+class Notices:
+    """Answers the notifications.
+
+    path   the secret part of the address
+    homes  of each account at the portal what it knows
+    """
+
+    path: str = field(repr=False)
+    homes: Mapping[str, Callable[[], Homes]]
+    hints: Hints
+    counters: Counters = field(default_factory=Counters)
+
+    def route(self) -> Route:
+        return Route("/legrand/{path}", self.answer, methods=["POST"])
+
+    async def answer(self, request: Request) -> Response:
+        """One call: 404 elsewhere, 413 too large, 400 no JSON, else 200."""
+        given = request.path_params["path"].encode("utf-8", "surrogatepass")
+        if not hmac.compare_digest(given, self.path.encode()):
+            self.counters.refused += 1
+            return Response(status_code=404)
+        try:
+            async with asyncio.timeout(BODY_LIMIT_S):
+                body = await read_push(request)
+        except (TimeoutError, ClientDisconnect):
+            self.counters.malformed += 1
+            return Response(status_code=408)
+        if body is None:
+            self.counters.oversized += 1
+            return Response(status_code=413, headers={"Connection": "close"})
+        try:
+            told = read_json(body)
+        except ValueError:
+            self.counters.malformed += 1
+            return Response(status_code=400)
+        self.counters.good += 1
+        for module_id in set(modules_of(told)):
+            for account, homes in self.homes.items():
+                if module_id in homes().home_of:
+                    self.hints.take(account, STATUS.name, module_id, APART)
+        return Response(status_code=200)
+
+
+def modules_of(told: Json) -> Iterator[str]:
+    """Ids of the thermostats that a notification names: an object, or a list of them."""
+    for each in told if isinstance(told, list) else [told]:
+        found: Json = each
+        data = found.get("data") if isinstance(found, dict) else None
+        states = data.get("chronothermostats") if isinstance(data, dict) else None
+        for state in states if isinstance(states, list) else ():
+            found = state
+            for key in ("sender", "plant", "module", "id"):
+                found = found.get(key) if isinstance(found, dict) else None
+            if isinstance(found, str):
+                yield found
+
+
+# --- the subscriptions ----------------------------------------------------------------------------
+
+
+async def _subscriptions(client: Client) -> list[dict[str, str]]:
+    body = await _call(client, "subscriptions")
+    listed = body if isinstance(body, list) else []
+    return [
+        {name: each[name] for name in ("plantId", "subscriptionId", "EndPointUrl")}
+        for each in listed
+        if isinstance(each, dict)
+        and all(
+            isinstance(each.get(name), str) for name in ("plantId", "subscriptionId", "EndPointUrl")
+        )
+    ]
+
+
+async def registered(client: Client) -> tuple[str, ...]:
+    """The addresses that the portal calls for this login."""
+    return tuple({each["EndPointUrl"]: None for each in await _subscriptions(client)})
+
+
+async def register(client: Client, url: str) -> None:
+    """Let the portal call `url` for each plant. Raises ApiError, LoginRequired."""
+    body = await _call(client, PLANTS.name)
+    plants = body.get("plants") if isinstance(body, dict) else None
+    for plant in plants if isinstance(plants, list) else ():
+        plant_id = plant.get("id") if isinstance(plant, dict) else None
+        if isinstance(plant_id, str):
+            try:
+                await _call(client, "subscribe", "POST", plant_id=plant_id, EndPointUrl=url)
+            except ApiError as error:
+                if error.status != 409:  # it is there already
+                    raise
+
+
+async def remove(client: Client, url: str) -> None:
+    """Let the portal call `url` no more. Raises as `register`."""
+    for each in await _subscriptions(client):
+        if each["EndPointUrl"] == url:
+            ids = {"plant_id": each["plantId"], "subscription_id": each["subscriptionId"]}
+            await _call(client, "unsubscribe", "DELETE", **ids)
+
+
+async def _call(client: Client, method: str, verb: str = "GET", **params: str) -> Json:
+    priority = Priority.EVENTS
+    reply = await client.call(
+        method, params, priority=priority, purpose=priority.purpose, verb=verb
+    )
+    return reply.body
+
+
+PORTAL_CALLS = Calls(registered, register, remove, alone=False)
