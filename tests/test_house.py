@@ -153,7 +153,8 @@ def test_example_shows_the_defaults(tmp_path: Path) -> None:
             line
             for line in lines
             if not re.match(
-                r"(client_|app =|products|scopes|public_area|include|exclude|name|provider|sites|subscr)",
+                r"(client_|app =|products|scopes|public_area|include|exclude|name|provider|sites)"
+                "|subscription_key",
                 line,
             )
         )

@@ -18,6 +18,7 @@ examples:
                                                a home with every product line
   simulator --stations 2 --scenario homes.toml --speed 600
                                                two homes as a file tells, ten minutes a second
+  simulator --portal 1                         and Legrand's portal beside it
 
 a scenario file; all but [[homes]] may be left out:
 {EXAMPLE}"""
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--products", type=products, default=plain.products, help=f"of {', '.join(PRODUCTS)}: a,b")
     add("--scenario", type=Path, help="TOML file of what is in each home; see below")
     add("--contract", type=float, help="epoch at which peak and off-peak tariffs begin")
+    add("--portal", type=int, default=plain.portal, help="users of Legrand's developer portal")
     add("--host", default=plain.host, help="a loopback address")
     add("--days", type=int, default=plain.days, help="days of history before the start")
     add("--timezones", type=_names, default=plain.timezones, help="IANA names, A,B,C: in turn")

@@ -10,18 +10,17 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.simulator import (
     aircare,
-    consent,
     control,
     events,
     homes,
@@ -34,8 +33,10 @@ from netatmo_ingestd.simulator.answers import Answer, CallError, as_json, bad, g
 from netatmo_ingestd.simulator.faults import PICTURES, Switchboard
 from netatmo_ingestd.simulator.happenings import KEPT_DAYS
 from netatmo_ingestd.simulator.journal import Journal
-from netatmo_ingestd.simulator.oauth import Ask, Authority, GrantError
+from netatmo_ingestd.simulator.logins import Logins
+from netatmo_ingestd.simulator.oauth import Authority
 from netatmo_ingestd.simulator.pictures import Studio
+from netatmo_ingestd.simulator.portal import BASES, Portal
 from netatmo_ingestd.simulator.pushes import DISPLAY, EVENTS, TOPOLOGY
 from netatmo_ingestd.simulator.sessions import Session
 from netatmo_ingestd.simulator.traffic import Limits, Quotas, Traffic
@@ -52,7 +53,7 @@ METHODS: Mapping[str, Method] = {
     **publicdata.METHODS,
 }
 _JSON_METHODS = ("homesdata", webhooks.REST)  # seen to take a JSON body; history takes none
-_NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_UNCOUNTED = ("/simulator", "/pictures/", *BASES)  # the portal counts its own calls
 _CROWDED = CallError(429, 11, "Failed to enter concurrency limited section")
 
 
@@ -84,6 +85,8 @@ class Cloud:
         clock: Clock,
         limits: Limits | None = None,
         switches: Switches | None = None,
+        *,
+        portal_users: int = 0,
     ) -> None:
         self.world = world
         self.authority = authority
@@ -103,14 +106,21 @@ class Cloud:
             any_port=lambda: self.switches.any_port,
         )
         self.ready_made: dict[str, str] = {}
+        logins = Logins(authority, clock, self.faults, self.switches)
+        self.portal = (
+            Portal(world.seed, portal_users, clock, self.faults, self.switches, authority)
+            if portal_users
+            else None
+        )
         routes = [
-            Route("/oauth2/authorize", self._authorize, methods=["GET", "POST"]),
-            Route("/oauth2/token", self._token, methods=["POST"]),
+            Route("/oauth2/authorize", logins.authorize, methods=["GET", "POST"]),
+            Route("/oauth2/token", logins.token, methods=["POST"]),
             Route("/api/{method}", self._data, methods=["GET", "POST"]),
             Route(f"/{webhooks.REST}", self._data, methods=["GET", "POST", "DELETE"]),
             Route("/pictures/{name}", self._picture, methods=["GET"]),
             Route("/elsewhere", self._elsewhere, methods=["GET", "POST"]),
             *control.routes(self),
+            *(self.portal.routes() if self.portal else ()),
         ]
         self.app: ASGIApp = _Counted(Starlette(routes=routes), self)
 
@@ -194,54 +204,6 @@ class Cloud:
         counts.spoiled += 1
         return mishaps.spoil(fault, answer)
 
-    # --- OAuth --------------------------------------------------------------------------------
-
-    async def _authorize(self, request: Request) -> Response:
-        params = dict(await _params(request))
-        now = self.clock.time()
-        fault = self.faults.spoiler("authorize", None, now)
-        if fault:
-            return mishaps.spoil(fault, Answer(200, consent.page(params).encode(), {}, "text/html"))
-        try:
-            ask = self.authority.check(params)
-        except GrantError as refused:
-            return mishaps.plain(as_json(refused.body, 400))
-        objection = self.authority.objection(params, ask)
-        if objection:
-            return _callback(ask, error=objection)
-        if self.switches.auto_consent and request.method == "GET":
-            users = self.authority.accounts
-            account = users.get(params.get("user", ""), next(iter(users.values())))
-            return _callback(ask, code=self.authority.consent(ask, account, now))
-        return self._decide(params, ask, now)
-
-    def _decide(self, params: dict[str, str], ask: Ask, now: float) -> Response:
-        decision = params.get("decision")
-        if decision == "deny":
-            return _callback(ask, error="access_denied")
-        if decision != "allow":
-            return HTMLResponse(consent.page(params))
-        account = self.authority.login(params.get("user", ""), params.get("password", ""))
-        if account is None:
-            return HTMLResponse(consent.page(params, alert="Wrong e-mail or password."), 401)
-        return _callback(ask, code=self.authority.consent(ask, account, now))
-
-    async def _token(self, request: Request) -> Response:
-        form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
-        now = self.clock.time()
-        session = self.authority.sessions.by_refresh(form.get("refresh_token", ""))
-        fault = self.faults.spoiler("token", session.account.user if session else None, now)
-        if fault is None:
-            return mishaps.plain(self._exchange(form, now))
-        done = mishaps.needs_answer(fault)
-        return mishaps.spoil(fault, self._exchange(form, now) if done else Answer(200, b""))
-
-    def _exchange(self, form: Mapping[str, str], now: float) -> Answer:
-        try:
-            return as_json(self.authority.token(form, now), 200, _NO_STORE)
-        except GrantError as refused:
-            return as_json(refused.body, 400, _NO_STORE)
-
     async def _elsewhere(self, request: Request) -> Response:
         """Where redirects lead: counts who follows one with a bearer token."""
         self.traffic.followed += 1
@@ -257,7 +219,7 @@ class _Counted:
         self._cloud = cloud
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(("/simulator", "/pictures/")):
+        if scope["type"] != "http" or scope["path"].startswith(_UNCOUNTED):
             await self._app(scope, receive, send)
             return
         status = 0
@@ -287,14 +249,6 @@ class _Counted:
                     status=status,
                     stamps=scope.get("simulator.stamps", ()),
                 )
-
-
-def _callback(ask: Ask, **params: str) -> Response:
-    """Back to the application, with the state it sent."""
-    if ask.state:
-        params["state"] = ask.state
-    mark = "&" if "?" in ask.redirect_uri else "?"
-    return RedirectResponse(f"{ask.redirect_uri}{mark}{urlencode(params)}", 302)
 
 
 def _name_of(request: Request) -> str:

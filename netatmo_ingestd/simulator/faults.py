@@ -57,6 +57,8 @@ PICTURES = "pictures"
 """The endpoint that stands for all pictures."""
 PUSHES = "pushes"
 """The one that stands for all calls of webhooks."""
+PORTAL = "legrand:"
+"""Before the endpoints of Legrand's portal, which faults of its own kind meet, and no others."""
 YEARS_10 = 315_360_000
 MIB = 1024 * 1024
 
@@ -84,6 +86,8 @@ KINDS: Mapping[str, Kind] = {
     "no_scope": _request(),
     # Of getpublicdata alone: what stands behind it is away.
     "public_upstream": _request(status=500),
+    # Of Legrand's portal: {"statusCode", "message"}.
+    "portal": _request(status=500, message="Server error", retry_after=None),
     # the wire
     "cut": _request(commit=True, after=None),
     "stall": _request(commit=True, real_seconds=30.0),
@@ -189,7 +193,9 @@ class Fault:
 
     def meets(self, endpoint: str, account: str | None) -> bool:
         """Whether a request is one this fault is for."""
-        return self._here(endpoint) and self.account in (None, account)
+        if (self.kind == "portal") != endpoint.startswith(PORTAL):
+            return False
+        return self._here(endpoint.removeprefix(PORTAL)) and self.account in (None, account)
 
     def _here(self, endpoint: str) -> bool:
         """Without a name, all data methods; logins and pictures only by name or "*"."""

@@ -80,6 +80,11 @@ def _public_upstream(p: Params, _answer: Answer) -> Response:
     return plain(as_json({"error": {"message": message, "code": 0}}, p["status"]))
 
 
+def _portal(p: Params, _answer: Answer) -> Response:
+    told = {"statusCode": p["status"], "message": p["message"]}
+    return plain(as_json(told, p["status"], _retry_after(p)))
+
+
 # --- the wire ---------------------------------------------------------------------------------
 
 
@@ -223,6 +228,7 @@ _KINDS: Mapping[str, Callable[[Params, Answer], Response]] = {
     "invalid_token": _refusal(403, 2, "Invalid access token"),
     "no_scope": _refusal(403, 13, "Application does not have the good scope rights"),
     "public_upstream": _public_upstream,
+    "portal": _portal,
     "cut": lambda p, answer: _Cut(answer, p["after"]),
     "stall": lambda p, answer: _Stall(answer, p["real_seconds"]),
     "slow": _slow,

@@ -47,6 +47,7 @@ class Plan:
     timezones  IANA names for the stations in turn; none: those of their places
     origin     real epoch at which both clocks agree; None is now. Give the same one after a restart
     products   of PRODUCTS: what each home has beside its station
+    portal     users of Legrand's portal
     contract   epoch at which peak and off-peak tariffs begin; None is 20 days before `origin`
     scenario   file that says so for each home (scenario.read_scenario); instead of `products`
     shared     each account is also invited to the first station of the next
@@ -71,6 +72,7 @@ class Plan:
     products: tuple[str, ...] = ()
     scenario: Path | None = None
     contract: float | None = None
+    portal: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ def build(plan: Plan, clock: Clock | None = None) -> Cloud:
         raise ConfigError(f"simulator: {error}") from error
     switches = Switches(auto_consent=plan.auto_consent)
     limits = Limits(app_burst=plan.app_burst)
-    cloud = Cloud(world, authority, clock or Clock(origin, plan.speed), limits, switches)
+    ticking = clock or Clock(origin, plan.speed)
+    cloud = Cloud(world, authority, ticking, limits, switches, portal_users=plan.portal)
     for number, account in enumerate(accounts):
         app = apps[number % len(apps)]
         cloud.ready_made[account.user] = authority.ready_made(app, account, plan.seed)
@@ -179,6 +182,7 @@ def _config(cloud: Cloud) -> uvicorn.Config:
         log_config=None,
         log_level="critical",
         access_log=False,
+        date_header=False,  # the portal tells simulated time
         timeout_graceful_shutdown=_STOP_S,
     )
 
@@ -215,6 +219,8 @@ def _checked(plan: Plan) -> None:
         raise ConfigError(f"simulator: stations {plan.stations} is not in 1…{MOST_STATIONS}")
     if not 0 <= plan.coaches <= MOST_STATIONS:
         raise ConfigError(f"simulator: coaches {plan.coaches} is not in 0…{MOST_STATIONS}")
+    if not 0 <= plan.portal <= MOST_STATIONS:
+        raise ConfigError(f"simulator: portal {plan.portal} is not in 0…{MOST_STATIONS}")
     if plan.accounts < 1 or plan.apps < 1 or plan.days < 0:
         raise ConfigError("simulator: it needs an account, an app, and days of 0 or more")
     unknown = sorted(set(plan.timezones) - available_timezones()) if plan.timezones else []
@@ -295,4 +301,5 @@ def _greeting(cloud: Cloud, url: str) -> dict[str, Any]:
         "seed": cloud.world.seed,
         "stations": len(cloud.world.stations),
         "accounts": everyone,
+        **({"portal": cloud.portal.greeting(url)} if cloud.portal else {}),
     }
