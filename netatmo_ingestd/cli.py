@@ -153,6 +153,7 @@ def _simulator(
     stations: Annotated[int, typer.Option(min=1, max=50, help="How many stations.")] = 1,
     coaches: Annotated[int, typer.Option(min=0, max=50, help="How many air quality monitors.")] = 0,
     products: Annotated[str, typer.Option(help="In each home: energy,security,control.")] = "",
+    portal: Annotated[int, typer.Option(min=0, max=50, help="Users of Legrand's portal.")] = 0,
     origin: Annotated[
         float | None, typer.Option(help="Go on with the time of an earlier simulator.")
     ] = None,
@@ -162,7 +163,7 @@ def _simulator(
     \b
     Example:
       netatmo-ingestd simulator --port 8700 --speed 600 --stations 2 --coaches 1
-      netatmo-ingestd simulator --products energy,security,control
+      netatmo-ingestd simulator --products energy,security,control --portal 1
     Then set [netatmo] api_url and auth_url, and [clock], to what it prints.
     """
     del config
@@ -171,7 +172,7 @@ def _simulator(
 
     plan = server.Plan(
         port=port, speed=speed, seed=seed, stations=stations, coaches=coaches, origin=origin,
-        products=scenario.products(products),
+        products=scenario.products(products), portal=portal,
     )  # fmt: skip
     server.serve(plan)
 

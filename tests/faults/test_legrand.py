@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.house import House, opened, tell, until
+from tests.faults.house import House, tell
+from tests.faults.offices import office, stored, told, waits
 
 pytestmark = pytest.mark.faults
 HOUR, DAY = 3600, 86_400
 PER_DAY = 450
 POLL = 15 * 60
-GARDEN = {"include": ["Garden"]}
-
-
-@contextmanager
-def office(folder: Path, speed: float) -> Iterator[House]:
-    """A station of Netatmo's, and a building at the portal whose account is called "building"."""
-    flags = ("--portal", "1")
-    with opened(folder, speed=speed, days=1, cloud_flags=flags, account=GARDEN) as house:
-        portal = house.cloud.greeting["portal"]
-        me = portal["accounts"][0]
-        house.accounts.append(
-            {
-                "name": "building",
-                "provider": "legrand",
-                "products": ["emergency", "smarther"],
-                **{key: me[key] for key in ("client_id", "client_secret", "sites")},
-                "subscription_key": me["subscription_key"],
-            }
-        )
-        house.write_config(legrand={key: portal[key] for key in ("api_url", "auth_url")})
-        done = house.run("login", "--account", "building", "--refresh-token-stdin",
-                         feed=f"{me['refresh_token']}\n")  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        house.accounts.pop()  # what the house checks of accounts is Netatmo's
-        house.canaries |= {me["subscription_key"], me["refresh_token"]}
-        yield house
-
-
-def told(house: House, begin: float = 0, end: float = 0) -> dict[str, Any]:
-    found: dict[str, Any] = house.cloud.ask("GET", f"portal?begin={begin}&end={end}")
-    return found
-
-
-def stored(house: House, collection: str, **where: Any) -> list[dict[str, Any]]:
-    with house.database() as database:
-        return list(database[collection].find(where))
-
-
-def waits(house: House, what: str, condition: Any, within: float = 60) -> None:
-    until(condition, within=within, what=what, house=house, every=0.2)
 
 
 @pytest.mark.timeout(600)
