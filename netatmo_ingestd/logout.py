@@ -13,12 +13,17 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.logs import REDACTOR
 from netatmo_ingestd.process import forbid_dumps, state_folder
+from netatmo_ingestd.providers import LEGRAND, NETATMO
 from netatmo_ingestd.settings import AccountSettings, Settings
 from netatmo_ingestd.tokenfile import TokenFile, token_folder, token_lock
 from netatmo_ingestd.web.notices import PORTAL_CALLS
 from netatmo_ingestd.web.register import NETATMO_CALLS, Registered
 
 WEBHOOK_LIMIT_S = 60.0
+WITHDRAWN = {
+    NETATMO.name: "at home.netatmo.com, under third-party apps",
+    LEGRAND.name: "in your Legrand account",
+}
 
 
 async def log_out(
@@ -56,7 +61,7 @@ async def log_out(
         file.remove()
     say(
         f"Account {account.name} is logged out here; a running daemon notices by itself. The app's "
-        "access can be withdrawn at home.netatmo.com, under third-party apps."
+        f"access can be withdrawn {WITHDRAWN[account.provider]}."
     )
     return 0
 

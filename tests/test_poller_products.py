@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -387,3 +388,19 @@ async def test_a_hint_of_what_waits_already_adds_nothing(tmp_path: Path) -> None
         house.poller.hint("home", "homestatus", HEATED)
 
         assert queued(house) == [f"homestatus|{HEATED}"]
+
+
+@pytest.mark.parametrize(("day", "asked"), [(435, 1), (436, 0)])
+async def test_a_hint_takes_no_call_that_polls_need(
+    day: int, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a quota of the day the last calls are for what is planned."""
+    async with opened(tmp_path, products=LINES) as house:
+        homely(house)
+        await house.poller.once()
+        usage = dataclasses.replace(house.home.budget.usage("home"), day=day, per_day=450)
+        monkeypatch.setattr(house.home.budget, "usage", lambda _: usage)
+
+        house.poller.hint("home", "homestatus", HEATED)
+
+        assert len(queued(house)) == asked
