@@ -8,13 +8,11 @@ thermostat that it names is asked at once, if the quota of the day has room. Sou
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -25,7 +23,7 @@ from netatmo_ingestd.models import Json, Priority
 from netatmo_ingestd.sources.smarther import PLANTS, STATUS
 from netatmo_ingestd.web.pushes import Hints, Homes
 from netatmo_ingestd.web.register import Calls
-from netatmo_ingestd.web.webhook import BODY_LIMIT_S, Counters, read_push
+from netatmo_ingestd.web.webhook import Counters, received
 
 APART = timedelta(minutes=5)  # of two hints for one thermostat: calls are few
 
@@ -48,19 +46,10 @@ class Notices:
 
     async def answer(self, request: Request) -> Response:
         """One call: 404 elsewhere, 413 too large, 400 no JSON, else 200."""
-        given = request.path_params["path"].encode("utf-8", "surrogatepass")
-        if not hmac.compare_digest(given, self.path.encode()):
-            self.counters.refused += 1
-            return Response(status_code=404)
-        try:
-            async with asyncio.timeout(BODY_LIMIT_S):
-                body = await read_push(request)
-        except (TimeoutError, ClientDisconnect):
-            self.counters.malformed += 1
-            return Response(status_code=408)
-        if body is None:
-            self.counters.oversized += 1
-            return Response(status_code=413, headers={"Connection": "close"})
+        body = await received(request, self.path, self.counters)
+        if isinstance(body, Response):
+            self.counters.refused += body.status_code == 404
+            return body
         try:
             told = read_json(body)
         except ValueError:

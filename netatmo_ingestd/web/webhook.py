@@ -76,18 +76,9 @@ class Webhook:
 
     async def answer(self, request: Request) -> Response:
         """One call: 404 elsewhere, 413 too large, 403 not signed, 400 no JSON object, else 200."""
-        given = request.path_params["path"].encode("utf-8", "surrogatepass")
-        if not hmac.compare_digest(given, self.path.encode()):
-            return Response(status_code=404)
-        try:
-            async with asyncio.timeout(BODY_LIMIT_S):
-                body = await read_push(request)
-        except (TimeoutError, ClientDisconnect):
-            self.counters.malformed += 1
-            return Response(status_code=408)
-        if body is None:
-            self.counters.oversized += 1
-            return Response(status_code=413, headers={"Connection": "close"})
+        body = await received(request, self.path, self.counters)
+        if isinstance(body, Response):
+            return body
         accounts = self._signed_by(body, request.headers.get("X-Netatmo-secret", ""))
         if not accounts:
             self._refuse()
@@ -150,7 +141,24 @@ class Webhook:
             self.hints.take(account, endpoint, home_id, apart)
 
 
-async def read_push(request: Request) -> bytes | None:
+async def received(request: Request, path: str, counters: Counters) -> bytes | Response:
+    """The body of a call that is for us; else what to answer: 404, 408 too slow, 413 too large."""
+    given = request.path_params["path"].encode("utf-8", "surrogatepass")
+    if not hmac.compare_digest(given, path.encode()):
+        return Response(status_code=404)
+    try:
+        async with asyncio.timeout(BODY_LIMIT_S):
+            body = await _body(request)
+    except (TimeoutError, ClientDisconnect):
+        counters.malformed += 1
+        return Response(status_code=408)
+    if body is None:
+        counters.oversized += 1
+        return Response(status_code=413, headers={"Connection": "close"})
+    return body
+
+
+async def _body(request: Request) -> bytes | None:
     """The raw body; None when it is too large, which is known as soon as possible."""
     length = request.headers.get("Content-Length", "")
     if length.isascii() and length.isdigit() and (len(length) > 9 or int(length) > BODY_MAX):
