@@ -22,8 +22,9 @@ from netatmo_ingestd.embedded import EmbeddedStore, disk_bytes, running_uri
 from netatmo_ingestd.embedded import opened as opened_store
 from netatmo_ingestd.errors import ConfigError, IngestError
 from netatmo_ingestd.events import EventWalker
+from netatmo_ingestd.events.gallery import Gallery
+from netatmo_ingestd.events.pictures import Pictures
 from netatmo_ingestd.failures import Failures
-from netatmo_ingestd.gallery import Gallery
 from netatmo_ingestd.history import Historian
 from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
@@ -33,7 +34,6 @@ from netatmo_ingestd.memory import Memory
 from netatmo_ingestd.models import Priority
 from netatmo_ingestd.mongo import Store
 from netatmo_ingestd.oauth import TokenManager
-from netatmo_ingestd.pictures import Pictures
 from netatmo_ingestd.poller import Poller
 from netatmo_ingestd.process import state_folder
 from netatmo_ingestd.providers import NETATMO

@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from netatmo_ingestd.errors import ConfigError, StoreUnavailable
+from netatmo_ingestd.events.walks import FIRST
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.models import Interval
 from netatmo_ingestd.records import Document
 from netatmo_ingestd.settings import RetentionSettings
 from netatmo_ingestd.waits import is_set
-from netatmo_ingestd.walks import FIRST
 
 PICTURES = "pictures"
 DAY = timedelta(days=1)

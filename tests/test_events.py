@@ -23,19 +23,19 @@ from netatmo_ingestd.account import AccountPolls, Room
 from netatmo_ingestd.changes import Known
 from netatmo_ingestd.errors import ApiUnavailable, SpoolError
 from netatmo_ingestd.events import OLDER, PAGES, SCALE, EventWalker
-from netatmo_ingestd.gallery import SHOWN, Gallery
+from netatmo_ingestd.events.gallery import SHOWN, Gallery
+from netatmo_ingestd.events.pictures import Image, NoImage, Pictures
+from netatmo_ingestd.events.walks import EVOLVES, FIRST, Reach, has_holes
 from netatmo_ingestd.intake import Intake
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.logs import EVENTS
 from netatmo_ingestd.memory import Memory
 from netatmo_ingestd.models import Batch, Coverage, Entity, Event, Fact, Picture
-from netatmo_ingestd.pictures import Image, NoImage, Pictures
 from netatmo_ingestd.polls import PictureWant, Reply
 from netatmo_ingestd.settings import AccountSettings, HistorySettings
 from netatmo_ingestd.sources import for_products
 from netatmo_ingestd.spool import BALLAST_BYTES, Spool
 from netatmo_ingestd.upserts import operations
-from netatmo_ingestd.walks import EVOLVES, FIRST, Reach, has_holes
 from tests.clocks import HandClock
 from tests.stores import until
 from tests.wire import Documents

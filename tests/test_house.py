@@ -31,24 +31,25 @@ LAYERS = (
     {"status", "process"},
     {"poller", "retention"},
     {"events", "failures", "history", "writer", "login"},
-    {"gallery"},
-    {"account", "pictures"},
+    {"account"},
     {"intake", "client"},
     {"memory"},
     {"embedded_server"},
     {"plan"},
     {"changes", "embedded", "mongo", "spool", "answers", "bulks"},
     {"sources"},
-    {"walks"},
     {"oauth"},
     {"tokenfile", "grants", "limits", "ledger", "upserts", "coverages"},
     {"bodies", "purse"},
     {"config"},
     {"records", "settings", "intervals", "polls"},
-    {"settings_account", "settings_cloud", "settings_web"},
-    {"providers", "standing", "logs", "clock", "waits", "section", "area"},
+    {"providers", "standing", "logs", "clock", "waits", "area"},
     {"models", "errors", "__init__"},
 )
+ROOMS = ("web", "settings", "events")
+FILES = sorted(PACKAGE.glob("*.py")) + [
+    path for room in ROOMS for path in sorted((PACKAGE / room).glob("*.py"))
+]
 # One library, one file.
 HOMES = {
     "motor": {"mongo"},
@@ -76,14 +77,14 @@ def _level(name: str) -> int:
 def test_imports_point_downwards() -> None:
     """No file of the package imports one that stands above it."""
     wrong = []
-    for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "web").glob("*.py")]:
-        name = "web" if path.parent != PACKAGE else path.stem
+    for path in FILES:
+        name = path.stem if path.parent == PACKAGE else path.parent.name
         for module in _imports(path):
             parts = module.split(".")
             if parts[0] != "netatmo_ingestd" or len(parts) < 2:
                 continue
             other = parts[1]
-            if not (PACKAGE / f"{other}.py").exists() and other not in ("sources", "web"):
+            if not (PACKAGE / f"{other}.py").exists() and other not in ("sources", *ROOMS):
                 continue
             if other != name and _level(other) < _level(name):
                 wrong.append(f"{name} imports {other}")
@@ -102,7 +103,7 @@ def test_daemon_and_simulator_know_nothing_of_each_other() -> None:
     }
     outside = {
         path.stem
-        for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "sources").glob("*.py")]
+        for path in [*FILES, *(PACKAGE / "sources").glob("*.py")]
         if any("simulator" in module for module in _imports(path))
     }
 
@@ -115,7 +116,7 @@ def test_one_library_one_file(library: str) -> None:
     """Each foreign library stays behind the files that own it."""
     users = {
         path.stem
-        for path in PACKAGE.glob("*.py")
+        for path in FILES
         if any(module.split(".")[0] == library for module in _imports(path))
     }
 
@@ -201,11 +202,7 @@ def test_readme_lists_events_and_units() -> None:
 
 def test_every_logged_event_is_documented() -> None:
     """Each event name in the code is a name of logs.EVENTS, and none there is unused."""
-    source = "\n".join(
-        path.read_text()
-        for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "web").glob("*.py")]
-        if path.stem != "logs"
-    )
+    source = "\n".join(path.read_text() for path in FILES if path.stem != "logs")
     used = set(
         re.findall(
             r'"((?:daemon|clock|login|poll|history|budget|parse|picture|retention|spool|store|webhook)'

@@ -12,10 +12,10 @@ import httpx
 import pytest
 import respx
 
-from netatmo_ingestd import pictures
 from netatmo_ingestd.client import open_http
+from netatmo_ingestd.events import pictures
+from netatmo_ingestd.events.pictures import AT_ONCE, PICTURE_MAX, Image, NoImage, Pictures
 from netatmo_ingestd.logs import EVENTS
-from netatmo_ingestd.pictures import AT_ONCE, PICTURE_MAX, Image, NoImage, Pictures
 from netatmo_ingestd.providers import NETATMO
 
 HOST = NETATMO.picture_hosts[0]

@@ -13,9 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netatmo_ingestd.intervals import add
-from netatmo_ingestd.models import Interval
-from netatmo_ingestd.walks import (
+from netatmo_ingestd.events.walks import (
     EVOLVES,
     FIRST,
     Known,
@@ -25,6 +23,8 @@ from netatmo_ingestd.walks import (
     Walk,
     has_holes,
 )
+from netatmo_ingestd.intervals import add
+from netatmo_ingestd.models import Interval
 
 NOW = datetime(2026, 3, 14, 12, tzinfo=UTC)
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)

@@ -24,18 +24,18 @@ from pydantic_settings import (
 
 from netatmo_ingestd.errors import ConfigError
 from netatmo_ingestd.providers import PROVIDERS, Provider
-from netatmo_ingestd.section import Duration as Duration
-from netatmo_ingestd.section import Section as Section
-from netatmo_ingestd.section import nearest as nearest
-from netatmo_ingestd.section import read_duration as read_duration
-from netatmo_ingestd.settings_account import NAME as NAME
-from netatmo_ingestd.settings_account import AccountSettings as AccountSettings
-from netatmo_ingestd.settings_account import AppSettings as AppSettings
-from netatmo_ingestd.settings_account import PublicArea as PublicArea
-from netatmo_ingestd.settings_cloud import LegrandSettings as LegrandSettings
-from netatmo_ingestd.settings_cloud import NetatmoSettings as NetatmoSettings
-from netatmo_ingestd.settings_web import WebhookSettings as WebhookSettings
-from netatmo_ingestd.settings_web import WebSettings as WebSettings
+from netatmo_ingestd.settings.account import NAME as NAME
+from netatmo_ingestd.settings.account import AccountSettings as AccountSettings
+from netatmo_ingestd.settings.account import AppSettings as AppSettings
+from netatmo_ingestd.settings.account import PublicArea as PublicArea
+from netatmo_ingestd.settings.cloud import LegrandSettings as LegrandSettings
+from netatmo_ingestd.settings.cloud import NetatmoSettings as NetatmoSettings
+from netatmo_ingestd.settings.section import Duration as Duration
+from netatmo_ingestd.settings.section import Section as Section
+from netatmo_ingestd.settings.section import nearest as nearest
+from netatmo_ingestd.settings.section import read_duration as read_duration
+from netatmo_ingestd.settings.web import WebhookSettings as WebhookSettings
+from netatmo_ingestd.settings.web import WebSettings as WebSettings
 
 ENV_PREFIX = "NETATMO_INGESTD_"
 NO_ACCOUNT = "accounts: none is configured; add an [[accounts]] section to config.toml (--config)"

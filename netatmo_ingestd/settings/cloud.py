@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from netatmo_ingestd.providers import LEGRAND, NETATMO, is_loopback
-from netatmo_ingestd.section import Section
+from netatmo_ingestd.settings.section import Section
 
 _THERMOSTAT = (
     "{smarther}/chronothermostat/thermoregulation/addressLocation/plants/{plant_id}/modules/"

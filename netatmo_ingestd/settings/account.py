@@ -18,7 +18,7 @@ from netatmo_ingestd.providers import (
     SCOPES,
     not_granted,
 )
-from netatmo_ingestd.section import Section, nearest
+from netatmo_ingestd.settings.section import Section, nearest
 
 _SITE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

@@ -18,8 +18,8 @@ from typing import Any
 from netatmo_ingestd.account import Room
 from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import SpoolError
+from netatmo_ingestd.events.pictures import Image, Pictures
 from netatmo_ingestd.models import Batch, Event, Interval, Picture
-from netatmo_ingestd.pictures import Image, Pictures
 from netatmo_ingestd.polls import PictureWant
 from netatmo_ingestd.sources.events import GETEVENTS
 from netatmo_ingestd.spool import LastKey, Spool

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr, field_validator
 
 from netatmo_ingestd.providers import WEBHOOK_PORTS, is_loopback
-from netatmo_ingestd.section import Section
+from netatmo_ingestd.settings.section import Section
 
 
 class WebSettings(Section):

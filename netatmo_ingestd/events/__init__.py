@@ -18,7 +18,18 @@ from typing import Any
 
 from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.gallery import ON_CAMERA, Gallery, Hung
+from netatmo_ingestd.events.gallery import ON_CAMERA, Gallery, Hung
+from netatmo_ingestd.events.walks import (
+    EVOLVES,
+    FIRST,
+    Known,
+    Page,
+    Place,
+    Reach,
+    Seen,
+    Walk,
+    has_holes,
+)
 from netatmo_ingestd.intervals import join
 from netatmo_ingestd.ledger import Ledger
 from netatmo_ingestd.models import Entity, Event, Fact, Interval, Priority, whole_seconds
@@ -27,7 +38,6 @@ from netatmo_ingestd.settings import HistorySettings
 from netatmo_ingestd.sources.events import GETEVENTS, PAGE_EVENTS
 from netatmo_ingestd.spool import LastKey
 from netatmo_ingestd.waits import beside, first
-from netatmo_ingestd.walks import EVOLVES, FIRST, Known, Page, Place, Reach, Seen, Walk, has_holes
 
 SCALE = "events"
 """Of a home's document in the ledger, and the pseudo endpoint of its row in `last`."""
