@@ -32,6 +32,7 @@ from netatmo_ingestd.models import (
     Entity,
     Event,
     Fact,
+    FailureCode,
     Measurement,
     Outcome,
     Picture,
@@ -199,6 +200,7 @@ def one_of_each(flag: bool, number: float) -> list[Record]:
             sha256="f00", content=bytes(range(256)), content_type="image/jpeg", event_id="e",
             module_id="m", **given,
         ),
+        FailureCode("home", "062520", 8, [{"flag": "0x0008", "type": "BLOCK.DLD"}], NOON),
         Answer("home", "getstationsdata", "home", NOON, True, ["a: odd"], zlib.compress(b"{}")),
         DeadLetter("121: no", '{"a": 1}', NOON),
     ]  # fmt: skip
