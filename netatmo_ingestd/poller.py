@@ -154,11 +154,6 @@ class Poller:
         every: timedelta = getattr(self._settings, cadence)
         return every * account.stretch
 
-    @property
-    def stretch(self) -> float:
-        """By how much the cadences of an account are longer than set, at most."""
-        return max((account.stretch for account in self.accounts.values()), default=1.0)
-
     def hint(self, account_name: str, endpoint_name: str, home_id: str = "") -> None:
         """Ask now what is asked anyway: something is said to have happened. Not twice in 10 s."""
         account = self.accounts[account_name]
@@ -294,8 +289,12 @@ class Poller:
                 }
             )
             if factor != own[0].stretch:
-                names = [account.name for account in own]
-                self._log.warning("poll.stretched", accounts=names, factor=round(factor, 2))
+                self._log.warning(
+                    "poll.stretched",
+                    account=own[0].name,
+                    accounts=len(own),
+                    factor=round(factor, 2),
+                )
             for account in own:
                 account.stretch = factor
 

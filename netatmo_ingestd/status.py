@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -121,7 +121,6 @@ class Reporter:
             "ledger": {"loaded": self.ledger.loaded, "documents": len(self.ledger)},
             "drift": dict(self.memory.drift),
             "problems": dict(self.memory.problems),
-            "stretch": round(self.poller.stretch, 2),
             "webhook": None,
         } | {name: tell() for name, tell in self.more.items()}
         result["troubles"] = troubles(result)
@@ -134,6 +133,7 @@ class Reporter:
         return {
             "login": self.tokens[account.name].status(),
             "budget": asdict(usage),
+            "stretch": round(account.stretch, 2),
             "failing": {name: asdict(each) for name, each in account.failing.items()},
             "not_granted": self._not_granted(account),
             "products": self._products(account),
@@ -282,11 +282,7 @@ def _failing(name: str, failing: Mapping[str, Any]) -> list[str]:
 def hints(report: Mapping[str, Any]) -> list[str]:
     """What one should know, though all works: done another way, or slower."""
     found = [f"store: {what}: {text}" for what, text in report["store"]["warnings"].items()]
-    if report["stretch"] > 1:
-        found.append(
-            f"the cadences do not fit the budget; each is stretched {report['stretch']:g}×. "
-            "Lengthen [poll] intervals, or give accounts an app of their own"
-        )
+    found += _stretched(report["accounts"])
     if (report.get("pictures") or {}).get("failing"):
         found.append(f"pictures cannot be fetched ({report['pictures']['failing']}); tried again")
     for name, each in (report.get("webhook") or {"accounts": {}})["accounts"].items():
@@ -304,6 +300,20 @@ def hints(report: Mapping[str, Any]) -> list[str]:
         if budget["paused_for"]:
             found.append(f"{name}: a quota is used up; paused for {budget['paused_for']:.0f} s")
     return found
+
+
+def _stretched(accounts: Mapping[str, Any]) -> Iterator[str]:
+    """One line for all accounts of an app: they are stretched alike."""
+    alike: dict[float, list[str]] = {}
+    for name, account in accounts.items():
+        if account.get("stretch", 1.0) > 1:
+            alike.setdefault(account["stretch"], []).append(name)
+    for factor, names in alike.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield (
+            f"{names[0]}{more}: the cadences do not fit the budget; each is stretched {factor:g}×. "
+            "Lengthen [poll] intervals, or give accounts an app of their own"
+        )
 
 
 def read(state_dir: Path) -> dict[str, Any] | None:

@@ -427,7 +427,7 @@ def report(folder: Path, **changes: Any) -> None:
     login = {"state": "ok", "error": None, "cure": ""}
     budget = {"hour": 1, "target": 400.0, "paused_for": 0, "error": ""}
     found = {
-        "version": __version__, "pid": 7, "written": time.time(), "ended": False, "stretch": 1.0,
+        "version": __version__, "pid": 7, "written": time.time(), "ended": False,
         "time": "2026-03-14T12:00:00+00:00", "drift": {}, "problems": {}, "modules": [],
         "accounts": {"home": {"login": login, "budget": budget, "failing": {}, "late": []}},
         "spool": {"records": 0, "fill": 0.0, "polling_paused": False, "damaged": None},

@@ -555,7 +555,7 @@ async def test_cadences_that_do_not_fit_are_stretched(tmp_path: Path) -> None:
         await house.poller.once()
         await house.poller.once()
 
-        assert house.poller.stretch == pytest.approx(1.2)
+        assert house.home.stretch == pytest.approx(1.2)
         assert house.poller.interval(house.home, (MEASURE, GARDEN)) == timedelta(minutes=36)
         assert house.log.count("poll.stretched") == 1
 
@@ -565,7 +565,7 @@ async def test_cadences_that_fit_are_left_alone(tmp_path: Path) -> None:
     async with opened(tmp_path) as house:
         await house.poller.once()
 
-        assert house.poller.stretch == 1.0
+        assert house.home.stretch == 1.0
         assert house.budget.usage("home").planned == pytest.approx(12)
         assert house.log.count("poll.stretched") == 0
 

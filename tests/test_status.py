@@ -42,7 +42,7 @@ def healthy() -> dict[str, Any]:
     """A report with nothing wrong in it."""
     return {
         "version": __version__, "pid": 1, "written": time.time(), "started": time.time(),
-        "time": "2026-03-14T12:00:00+00:00", "stretch": 1.0, "drift": {}, "problems": {},
+        "time": "2026-03-14T12:00:00+00:00", "drift": {}, "problems": {},
         "accounts": {"home": {
             "login": {"state": "ok", "error": None, "cure": ""},
             "budget": {"hour": 12, "target": 400.0, "paused_for": 0, "error": ""},
@@ -153,7 +153,11 @@ def test_a_lost_login_is_told_once() -> None:
     ("path", "value", "told"),
     [
         ("store/warnings", {"index a(b)": "refused; slow"}, "store: index a(b): refused; slow"),
-        ("stretch", 3.75, "the cadences do not fit the budget; each is stretched 3.75×"),
+        (
+            "accounts/home/stretch",
+            3.75,
+            "home: the cadences do not fit the budget; each is stretched 3.75×",
+        ),
         (
             "accounts/home/not_granted",
             {"energy": ["read_smarther"]},
