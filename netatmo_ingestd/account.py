@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from netatmo_ingestd.client import Client
@@ -25,7 +27,9 @@ from netatmo_ingestd.sources.public import tile_poll
 from netatmo_ingestd.spool import Spool
 
 REFUSED_FOR = timedelta(days=1)
+KEY_REFUSED_FOR = timedelta(hours=1)  # it may be made active at the portal at any time
 REMIND_EVERY = 100
+DAY_S = 86_400.0
 HISTORY_BOUND = 0.8  # of the spool: the rest is for what the cloud shows only now
 HISTORY_AHEAD = 10_000  # records: fresh readings do not queue behind hours of history
 NEAR_BOUND = 0.9
@@ -33,14 +37,19 @@ FULL_RETRY_S = 300.0  # a disk that others filled tells nobody when it has room 
 Job = tuple[Endpoint, str]
 """What is asked again and again: an endpoint, and the home, tile or module it is asked for."""
 LOGIN = "login"  # the key under which a lost login counts as failing
+KEY = "subscription_key"  # and a refused key, of all that is asked with it
 
 
 @dataclass
 class Failing:
-    """A series of failures of one endpoint of one account."""
+    """A series of failures of one endpoint of one account.
+
+    polls  of a login: what was refused; "" when there was no token to ask with
+    """
 
     count: int = 0
     error: str = ""
+    polls: set[str] = field(default_factory=set)
 
 
 class Room:
@@ -100,6 +109,7 @@ class AccountPolls:
     asked    scopes that a login of it asks for
     tiles    of the area whose public stations are asked for
     sites    ids of those whose emergency lighting is asked for
+    extra    when hints were followed, monotonic
     stretch  by how much its cadences are longer than set, to fit its budget
     """
 
@@ -126,12 +136,22 @@ class AccountPolls:
     tiles: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     stretch: float = 1.0
+    extra: deque[float] = field(default_factory=partial(deque, maxlen=1000))
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Each endpoint of its products once, whichever of them share it."""
         yield from {
             each.name: each for source in self.sources for each in source.endpoints
         }.values()
+
+    def spares(self, now: float) -> bool:
+        """Whether a call beside the planned ones is left of 24 h, and count it; `now` monotonic."""
+        while self.extra and now - self.extra[0] >= DAY_S:
+            self.extra.popleft()
+        if len(self.extra) >= self.budget.spare(self.name):
+            return False
+        self.extra.append(now)
+        return True
 
     def poll_of(self, job: Job) -> Poll | None:
         """What to ask for a job at a fixed cadence; None when its home is not there any more."""
@@ -155,7 +175,7 @@ class AccountPolls:
                 for home_id in self.intake.homes(self.name, endpoint):
                     yield endpoint, home_id
             elif endpoint.per in ("area", SITE):
-                for place in self.tiles if endpoint.per == "area" else self.sites:
+                for place in self.tiles if endpoint.per == "area" else self._own_sites():
                     yield endpoint, place
             elif endpoint.per in (PLANT, MODULE):
                 for entity in self.intake.entities(self.name).values():
@@ -163,6 +183,10 @@ class AccountPolls:
                         yield endpoint, entity.entity_id
             else:
                 yield endpoint, ""
+
+    def _own_sites(self) -> Iterator[str]:
+        """Sites of the settings that the owner does not leave out."""
+        return (each for each in self.sites if self.intake.wants(site(self.name, each)))
 
     def histories(self) -> Iterator[tuple[Entity, tuple[str, ...], str]]:
         """(entity, upstream types, finest scale) of each whose history the cloud keeps."""
@@ -198,6 +222,7 @@ class AccountPolls:
             self.failed(poll.key, str(error))
         except LoginRequired as error:
             self.failed(LOGIN, str(error))
+            self.failing[LOGIN].polls.add(poll.key if error.refused else "")
         except SpoolError as error:
             if not error.full:
                 raise  # damaged: the next start sets it aside
@@ -212,16 +237,26 @@ class AccountPolls:
 
     def is_refused(self, poll: Poll, now: datetime) -> bool:
         """True while the cloud is not to be asked this again."""
-        keys = (self._unlocked(poll), poll.key)
+        keys = (self._unlocked(poll), poll.key, KEY)
         until = [self.refused[key] for key in keys if key in self.refused]
         return bool(until) and now < max(until)
 
     def refuse(self, poll: Poll, error: ApiRefused, now: datetime) -> None:
-        """Not again for a day: all that the scope unlocks if it is missing, else this module."""
-        key = self._unlocked(poll) if error.reaction == "scope" else poll.key
-        self.refused[key] = now + REFUSED_FOR
-        self.log.error("poll.refused", account=self.name, what=key, error=str(error))
-        self.failing.setdefault(key, Failing()).error = str(error)
+        """Not again for a day: all that the scope unlocks if it is missing, else this module.
+
+        Without a good key nothing is asked, for an hour.
+        """
+        keys = {"scope": self._unlocked(poll), "key": KEY}
+        self._set_aside(keys.get(error.reaction, poll.key), str(error), now)
+
+    def set_aside(self, poll: Poll, reason: str) -> None:
+        """Not again for a day: its answer is of no use."""
+        self._set_aside(poll.key, reason, self.clock.now())
+
+    def _set_aside(self, key: str, reason: str, now: datetime) -> None:
+        self.refused[key] = now + (KEY_REFUSED_FOR if key == KEY else REFUSED_FOR)
+        self.log.error("poll.refused", account=self.name, what=key, error=reason)
+        self.failing.setdefault(key, Failing()).error = reason
 
     def failed(self, key: str, error: str) -> None:
         """Count it; of all the modules of an endpoint the first failure is told."""
@@ -237,7 +272,11 @@ class AccountPolls:
     def went_well(self, poll: Poll, now: datetime) -> None:
         """Ends what was failing or refused; the recovery is told."""
         self.last_good[poll.endpoint.name] = now
-        for key in (self._unlocked(poll), poll.key, LOGIN):
+        login = self.failing.get(LOGIN)
+        if login:
+            login.polls -= {"", poll.key}
+        ended = (LOGIN,) if login and not login.polls else ()
+        for key in (self._unlocked(poll), poll.key, KEY, *ended):
             self.refused.pop(key, None)
             series = self.failing.pop(key, None)
             if series and not self._failing_too(key):
@@ -249,6 +288,8 @@ class AccountPolls:
         """What was wrong with `key` is of no interest any more."""
         self.refused.pop(key, None)
         self.failing.pop(key, None)
+        if login := self.failing.get(LOGIN):
+            login.polls.discard(key)
 
     def _unlocked(self, poll: Poll) -> str:
         """What one scope unlocks: an endpoint; of one that products share, the product's part."""

@@ -246,12 +246,14 @@ class Client:
 
     def _error(self, endpoint: str, trouble: _Trouble) -> errors.IngestError:
         seen, reaction = trouble.seen, trouble.reaction
+        if reaction is Reaction.RENEW and self.provider.bare and "expired" not in seen.lower():
+            reaction = Reaction.SCOPE  # even with a fresh token: 401 is also what lacks a scope
         login = f"Run: netatmo-ingestd login --account {self.account}"
         if reaction in (Reaction.RENEW, Reaction.RELOGIN, Reaction.TERMS):
             cure = f"the login is refused ({seen}). {login}"
             if reaction is Reaction.TERMS:
                 cure = f"new terms wait to be accepted ({seen}). Accept them in the cloud's app"
-            return errors.LoginRequired(f"{endpoint}: {cure}", account=self.account)
+            return errors.LoginRequired(f"{endpoint}: {cure}", account=self.account, refused=True)
         facts: Any = {"endpoint": endpoint, "status": trouble.status, "code": trouble.code}
         if reaction in PASSING:
             tries = self.provider.retries + 1
@@ -272,6 +274,6 @@ class Client:
             Reaction.SCOPE: f"the login lacks a scope, or the method is retired. {login}",
             Reaction.TARGET: "this login sees no such device; it is asked again in a day",
             Reaction.KEY: f"set subscription_key of account {self.account} to an active one",
-        }.get(reaction, "the request itself is wrong; please report it")
+        }.get(reaction, self.provider.wrong)
         text = f"{endpoint}: refused ({seen}), {advice}"
         return errors.ApiRefused(text, reaction=reaction.value, **facts)

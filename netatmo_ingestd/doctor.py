@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +17,15 @@ from netatmo_ingestd import embedded, logs, status
 from netatmo_ingestd.build import SANE_CLOCK, open_budget, open_login, store_beside
 from netatmo_ingestd.client import open_http
 from netatmo_ingestd.clock import Clock
-from netatmo_ingestd.errors import ConfigError, IngestError, LoginRequired, StoreUnavailable
+from netatmo_ingestd.errors import (
+    ApiRefused,
+    ConfigError,
+    IngestError,
+    LoginRequired,
+    StoreUnavailable,
+)
 from netatmo_ingestd.models import Priority
-from netatmo_ingestd.polls import Poll
+from netatmo_ingestd.polls import Poll, Source
 from netatmo_ingestd.providers import NETATMO
 from netatmo_ingestd.settings import AccountSettings, Settings
 from netatmo_ingestd.sources import for_products
@@ -153,18 +160,19 @@ async def _try_login(
         return Finding(
             name, "warn", "names no products", "add products to its [[accounts]] section"
         )
-    first, area = sources[0].endpoints[0], account.public_area
-    poll = Poll(first, account.name)
-    if first.per == "area" and area:
-        poll = tile_poll(account.name, area.tiles[0])
-    elif first.per == SITE:
-        poll = poll_of(first, account.name, site(account.name, account.sites[0]))
-    endpoint, params = first.name, poll.params
+    usage = budget.usage(account.name)
+    if usage.per_day and usage.day >= usage.per_day:
+        text = f"its {usage.per_day} calls of 24 h are used up; nothing is tried"
+        return Finding(name, "warn", text, "wait, or lengthen its [poll] intervals")
+    endpoint, names = "", []
     try:
         async with open_http() as http, asyncio.timeout(CALL_S):
             tokens, client = open_login(settings, account, http, clock, budget)
             async with tokens:
-                await client.call(endpoint, params, priority=Priority.LIVE, purpose="live")
+                for poll in _first_polls(account, sources):
+                    endpoint = poll.endpoint.name
+                    await client.call(endpoint, poll.params, priority=Priority.LIVE, purpose="live")
+                    names.append(endpoint)
     except LoginRequired as error:
         return Finding(name, "bad", str(error), again)
     except TimeoutError:
@@ -172,9 +180,25 @@ async def _try_login(
             name, "warn", f"{endpoint}: not answered within {CALL_S:.0f} s", "try again later"
         )
     except IngestError as error:
-        return Finding(name, "bad", str(error), "see what the message says; it is tried by itself")
-    usage = budget.usage(account.name)
-    return Finding(name, "good", f"{endpoint} answers; {usage.hour} requests in the last hour")
+        alone = "" if isinstance(error, ApiRefused) else "; it is tried by itself"
+        return Finding(name, "bad", str(error), f"see what the message says{alone}")
+    hour = budget.usage(account.name).hour
+    told = f"{', '.join(names)} answer{'' if len(names) > 1 else 's'}"
+    return Finding(name, "good", f"{told}; {hour} requests in the last hour")
+
+
+def _first_polls(account: AccountSettings, sources: Sequence[Source]) -> list[Poll]:
+    """What each product asks first, each once."""
+    found: dict[str, Poll] = {}
+    for source in sources:
+        first, area = source.endpoints[0], account.public_area
+        poll = Poll(first, account.name)
+        if first.per == "area" and area:
+            poll = tile_poll(account.name, area.tiles[0])
+        elif first.per == SITE:
+            poll = poll_of(first, account.name, site(account.name, account.sites[0]))
+        found.setdefault(first.name, poll)
+    return list(found.values())
 
 
 async def _store(settings: Settings) -> list[Finding]:

@@ -30,13 +30,17 @@ class ConfigError(IngestError):
 
 
 class LoginRequired(IngestError):
-    """No usable login for `account`; the message names the command that makes one."""
+    """No usable login for `account`; the message names the command that makes one.
+
+    refused  True when a call was refused for it, False when there was no token to call with
+    """
 
     exit_code = 3
 
-    def __init__(self, message: str, *, account: str) -> None:
+    def __init__(self, message: str, *, account: str, refused: bool = False) -> None:
         super().__init__(message)
         self.account = account
+        self.refused = refused
 
 
 class Busy(IngestError):

@@ -52,16 +52,20 @@ class Failures:
     def __init__(self) -> None:
         self._codes: dict[str, FailureCode] = {}
         self._failing: dict[str, tuple[Failure, ...]] = {}
-        self._stored: set[str] = set()
+        self._stored: set[str] = set()  # codes that the store has, as far as we know
+        self._saved: set[str] = set()  # controllers whose row in `last` is as remembered
+        self._wanted: dict[str, datetime] = {}  # codes to when a call for them was asked for
 
     def load(self, rows: Mapping[LastKey, Mapping[str, Any]]) -> None:
         """Take what is in the table `last`."""
         self._note(rows)
         self._stored = set(self._codes)
+        self._saved = set(self._failing)
 
     def forget(self) -> None:
-        """The store was replaced: what is known is told to the new one, without a call."""
+        """The store was replaced, and `last` emptied: the new one is told all, without a call."""
         self._stored.clear()
+        self._saved.clear()
         self._failing = {
             controller: tuple(replace(each, told=False) for each in failing)
             for controller, failing in self._failing.items()
@@ -72,51 +76,92 @@ class Failures:
     ) -> Sequence[Poll] | None:
         """Ask for the controllers of a site, or what a flag means; as `AccountPolls.ask`."""
         rows: dict[LastKey, Mapping[str, Any] | None] = {}
-        stored: set[str] = set()
+        told: dict[str, FailureCode] = {}
 
         async def complete(reply: Reply, parsed: Parsed) -> Parsed:
-            codes = {
-                f"{each.reference}|{each.flag}": each
-                for each in parsed.records
-                if isinstance(each, FailureCode)
-            }
-            known = self._codes | codes
+            moment = whole_seconds(reply.time_server)
+            for each in parsed.records:
+                if isinstance(each, FailureCode):
+                    told[f"{each.reference}|{each.flag}"] = each
+            known = self._codes | told
+            told.update({key: known[key] for key in known.keys() - self._stored})
             if poll.endpoint is FAILURE_FLAG:
-                failing = self._failing
-                rows.update({(CODES, key): _code_row(each) for key, each in codes.items()})
+                failing = self._of(account.name)
             else:
-                failing = self._seen(account, reply, parsed)
-            records, left = _tell(failing, known, whole_seconds(reply.time_server))
+                failing = self._seen(account, poll, reply, parsed)
+            events, left = _tell(failing, known, moment)
+            rows.update({(CODES, key): _code_row(each) for key, each in told.items()})
             rows.update(
                 ((FAILING, key), {"open": [each.as_row() for each in now]} if now else None)
                 for key, now in left.items()
-                if now != self._failing.get(key, ())
+                if now != self._failing.get(key, ()) or (now and key not in self._saved)
             )
-            stored.update(codes, known.keys() - self._stored)
-            again = [known[key] for key in known.keys() - self._stored - codes.keys()]
-            wanted = {
-                each.code: failure_poll(account.name, each.reference, each.flag)
-                for now in left.values()
-                for each in now
-                if each.code not in known and each.account == account.name
-            }
+            wants = (
+                []
+                if poll.endpoint is FAILURE_FLAG
+                else self._wants(account.name, left, known, moment, every)
+            )
+            again = [each for each in told.values() if each not in parsed.records]
             return replace(
                 parsed,
-                records=(*parsed.records, *again, *records),
-                wants=(*parsed.wants, *wanted.values()),
+                records=(*parsed.records, *again, *events),
+                wants=(*parsed.wants, *wants),
                 last={**parsed.last, **rows},
             )
 
         wants = await account.ask(poll, every, complete)
-        if wants is not None:
-            self._note(rows)
-            self._stored |= stored
+        if wants is None:
+            return None
+        self._note(rows)
+        self._stored |= told.keys()
+        self._saved |= {key for endpoint, key in rows if endpoint == FAILING}
+        if poll.endpoint is not FAILURE_FLAG:
+            self._forget_old(account)
+        elif poll.entity_id not in self._codes:
+            account.set_aside(poll, "the answer does not say what this flag means")
         return wants
 
+    def _forget_old(self, account: AccountPolls) -> None:
+        """A flag that could not be decoded is no trouble any more once it is gone."""
+        begin = f"{FAILURE_FLAG.name}|"
+        there = {f"{begin}{each.code}" for now in self._failing.values() for each in now}
+        for key in [each for each in account.failing if each.startswith(begin)]:
+            if key not in there:
+                account.forget(key)
+
+    def _of(self, account: str) -> dict[str, tuple[Failure, ...]]:
+        """What is wrong with the controllers that `account` looks after."""
+        return {
+            controller: failing
+            for controller, failing in self._failing.items()
+            if any(each.account == account for each in failing)
+        }
+
+    def _wants(
+        self,
+        account: str,
+        failing: Mapping[str, Sequence[Failure]],
+        codes: Mapping[str, FailureCode],
+        moment: datetime,
+        every: timedelta,
+    ) -> list[Poll]:
+        """The calls for flags that nobody has decoded; another account's has time to come first."""
+        found = {}
+        for each in (each for now in failing.values() for each in now):
+            asked = self._wanted.get(each.code)
+            mine = each.account == account
+            if each.code not in codes and (mine or asked is None or moment - asked > 2 * every):
+                self._wanted[each.code] = moment
+                found[each.code] = failure_poll(account, each.reference, each.flag)
+        return list(found.values())
+
     def _seen(
-        self, account: AccountPolls, reply: Reply, parsed: Parsed
+        self, account: AccountPolls, poll: Poll, reply: Reply, parsed: Parsed
     ) -> dict[str, tuple[Failure, ...]]:
-        """What is wrong with each controller of an answer, beside what is yet to be told."""
+        """What is wrong with each controller of an answer, beside what is yet to be told.
+
+        Of one that is not there any more nothing is wrong; until that is sure, nothing changes.
+        """
         moment = whole_seconds(reply.time_server)
         wanted = {
             each.entity_id: each
@@ -131,6 +176,11 @@ class Failures:
                 flags = set(failures_of(controller))
                 before = self._failing.get(entity.entity_id, ())
                 found[entity.entity_id] = tuple(_compared(before, flags, entity, moment))
+        there = account.intake.entities(account.name)
+        for controller, before in self._failing.items():
+            gone = before[0].home_id == poll.entity_id and controller not in {*found, *there}
+            if gone and poll.entity_id in there:
+                found[controller] = tuple(_ended(before, moment))
         return found
 
     def _note(self, rows: Rows) -> None:
@@ -161,6 +211,11 @@ def _compared(
         yield Failure(
             entity.account, entity.home_id, entity.entity_id, reference, flag, since=moment
         )
+
+
+def _ended(before: Sequence[Failure], moment: datetime) -> Iterator[Failure]:
+    for each in before:
+        yield each if each.until is not None else replace(each, until=moment)
 
 
 def _tell(
@@ -204,6 +259,7 @@ def _events(
                 read=read,
                 meaning=each["type"],
                 category=category,
+                other=(("reference", failure.reference), ("flag", failure.flag)),
             )
 
 

@@ -267,9 +267,13 @@ class Intake:
             problem = Problem(error.path, str(error))
         except Exception as error:  # noqa: BLE001
             problem = Problem("body", text(f"{type(error).__name__}: {error}") or "")
-        self._log.error(
-            "parse.failed", account=poll.account, endpoint=poll.endpoint.name, error=str(problem)
-        )
+        if _kind(problem, poll) not in self._memory.problems:
+            self._log.error(
+                "parse.failed",
+                account=poll.account,
+                endpoint=poll.endpoint.name,
+                error=str(problem),
+            )
         return Parsed(problems=(problem,))
 
     def _is_forgotten(self, record: Record) -> bool:

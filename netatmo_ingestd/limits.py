@@ -174,6 +174,13 @@ class Budget:
             self._serve(self._waiting)
         return stretch
 
+    def spare(self, account: str) -> float:
+        """Calls of any 24 h that polls and their follow-ups leave; no end without such a quota."""
+        if not self._per_day:
+            return math.inf
+        self._purse.load()
+        return self._per_day - KEPT_OF_DAY - 24 * self._planned(account)
+
     def granted(self, account: str) -> float:
         """Calls an hour that planned polls leave to late re-reads and history of `account`."""
         now = self._purse.load()

@@ -36,7 +36,6 @@ SILENT_AFTER = timedelta(hours=1)  # stations upload every ten minutes, some lat
 SILENT_EVERY = timedelta(days=30)  # how often a module is read of which nothing was heard since
 OVERDUE_S = 60.0  # real time; a scheduler that late is not working
 HINTS_APART_S = 10.0
-KEPT_FOR_POLLS = 15  # calls of a day's quota that no hint takes
 CLOCK_CHECK_S = 5.0
 CLOCK_PARTED_S = 2.0
 
@@ -157,16 +156,13 @@ class Poller:
     def hint(self, account_name: str, endpoint_name: str, home_id: str = "") -> None:
         """Ask now what is asked anyway: something is said to have happened. Not twice in 10 s."""
         account = self.accounts[account_name]
-        usage = account.budget.usage(account_name)
-        if usage.per_day and usage.day > usage.per_day - KEPT_FOR_POLLS:
-            return  # what is planned goes first; it comes to the same within minutes
         for job in account.jobs():
             endpoint, entity_id = job
             if endpoint.name != endpoint_name or entity_id not in ("", home_id):
                 continue
             # Monotonic: a wall clock that is set back must not silence hints until it caught up.
             key, now = _key(account, job), self._clock.monotonic()
-            if now - self._hinted.get(key, -math.inf) >= HINTS_APART_S:
+            if now - self._hinted.get(key, -math.inf) >= HINTS_APART_S and account.spares(now):
                 self._hinted[key] = now
                 self._enqueue(account, job)
 

@@ -111,7 +111,8 @@ class Endpoint:
     name      method, e.g. "getstationsdata"; also its name in logs
     scope     OAuth scope it needs; "" when that is up to the module asked for
     cadence   key of [poll] that sets its interval
-    per       "account", "home", "area" (a tile of it) or "module"
+    per       "account", "home", "area" (a tile of it) or "module"; of Legrand's portal also "site",
+              "plant" and "code" (a failure flag)
     priority  its place in the budget
     parse     pure: a reply and the poll that asked for it become records
     secrets   paths whose values are removed from stored answers, "*" for each list element

@@ -53,6 +53,7 @@ class Provider:
                    never with a token
     paths      of methods that do not lie under /api/; "{name}" is a parameter of that name
     key_header the header of the subscription key, "" where there is none
+    wrong      what to do about a request that is wrong itself
     bare       answers are the body itself, in no envelope with a status and a time
     sends_scope  whether a login names its scopes; else they are those of the app
     retries    how often a passing failure is tried again at once
@@ -71,6 +72,7 @@ class Provider:
     token_path: str = "/oauth2/token"  # noqa: S105
     paths: Mapping[str, str] = field(default_factory=dict)
     key_header: str = ""
+    wrong: str = "the request itself is wrong; please report it"
     bare: bool = False
     sends_scope: bool = True
     retries: int = 3
@@ -284,6 +286,7 @@ LEGRAND = Provider(
     token_path="/token",  # noqa: S106
     scopes={"emergency": ("safety.read",), "smarther": ("comfort.read",)},
     key_header="Ocp-Apim-Subscription-Key",
+    wrong="compare `sites` of the account and the paths of [legrand] with the portal",
     bare=True,
     sends_scope=False,
     retries=0,  # each try is one of the few calls of a day; the next poll is soon enough

@@ -153,6 +153,8 @@ class Purse:
             try:
                 if os.write(file, data) < len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if self._window > HOUR:
+                    os.fsync(file)  # of a day's quota a power cut must not forget much
             finally:
                 os.close(file)
             self._path.unlink(missing_ok=True)

@@ -229,7 +229,9 @@ class Reporter:
             "rows_written": report["store"]["written"],
             "rejected": report["store"]["rejected"],
             "requests_last_hour": sum(each["hour"] for each in usage),
-            "requests_allowed": sum(each["target"] for each in usage),
+            "requests_allowed": round(
+                sum(each["per_day"] / 24 if each["per_day"] else each["target"] for each in usage)
+            ),
             "spool_records": report["spool"]["records"],
             "coverage_documents": report["ledger"]["documents"],
             "requests_missing": sum(each["requests"] for each in history),
@@ -297,6 +299,11 @@ def hints(report: Mapping[str, Any]) -> list[str]:
         budget = account["budget"]
         if budget["error"]:
             found.append(f"{name}: the budget is not kept on disk ({budget['error']})")
+        if budget.get("per_day") and budget["day"] >= budget["per_day"]:
+            found.append(
+                f"{name}: its {budget['per_day']} calls of 24 h are used up; the next one is made "
+                "when the first of them is a day old"
+            )
         if budget["paused_for"]:
             found.append(f"{name}: a quota is used up; paused for {budget['paused_for']:.0f} s")
     return found

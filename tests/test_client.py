@@ -356,7 +356,8 @@ def portal(status: int, message: str = "something", **headers: str) -> httpx.Res
 PORTAL_TABLE: tuple[tuple[httpx.Response, type[IngestError], str, int], ...] = (
     (portal(400, "Bad request"), ApiRefused, "bug", 1),
     (portal(400, "Token has expired"), LoginRequired, "", 2),
-    (portal(401, "Unauthorized. Access token is missing or invalid."), LoginRequired, "", 2),
+    # Even with a fresh token: what lacks a scope is told so too.
+    (portal(401, "Unauthorized. Access token is missing or invalid."), ApiRefused, "scope", 2),
     (portal(401, "Access denied due to missing subscription key."), ApiRefused, "key", 1),
     (portal(401, "Access denied due to invalid subscription key."), ApiRefused, "key", 1),
     (portal(403, "Out of call volume quota. Quota will be replenished in 02:03:04."), ApiThrottled,

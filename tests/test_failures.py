@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from netatmo_ingestd.errors import PayloadError
 from netatmo_ingestd.failures import Failures
 from netatmo_ingestd.models import Event, FailureCode, Record
-from netatmo_ingestd.polls import Poll, Reply
+from netatmo_ingestd.polls import Parsed, Poll, Reply
 from netatmo_ingestd.records import from_json, to_json
 from netatmo_ingestd.sources.emergency import FAILURE_FLAG, SITE_CONTROLLERS
 from netatmo_ingestd.sources.legrand import poll_of, site
@@ -32,20 +35,39 @@ class Building:
     records: list[Record] = field(default_factory=list)
     last: dict[Any, Any] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
+    there: set[str] = field(default_factory=lambda: {"site-1", "c-1", "c-2"})
+    failing: dict[str, Any] = field(default_factory=dict)
+    odd: Any = None
+    asked: int = 0
 
     @property
     def intake(self) -> Any:
-        return SimpleNamespace(wants=lambda entity: entity.entity_id not in self.left_out)
+        return SimpleNamespace(
+            wants=lambda entity: entity.entity_id not in self.left_out,
+            entities=lambda _: dict.fromkeys(self.there),
+        )
+
+    def set_aside(self, poll: Poll, reason: str) -> None:
+        self.failing[poll.key] = reason
+
+    def forget(self, key: str) -> None:
+        del self.failing[key]
 
     async def ask(self, poll: Poll, _every: timedelta, through: Any) -> Sequence[Poll] | None:
         """As AccountPolls.ask: nothing is kept of what could not be put on the spool."""
+        self.asked += 1
         if poll.endpoint is FAILURE_FLAG:
             meanings = MEANINGS[int(poll.params["flag"])]
             body: Any = [{"flag": "0x0", "failureType": each} for each in meanings]
+            body = body if self.odd is None else self.odd
         else:
             body = self.body
         reply = Reply(body, self.time, self.time, b"")
-        parsed = await through(reply, poll.endpoint.parse(reply, poll))
+        try:
+            parsed = poll.endpoint.parse(reply, poll)
+        except PayloadError:
+            parsed = Parsed()
+        parsed = await through(reply, parsed)
         if self.down:
             return None
         self.records += parsed.records
@@ -167,6 +189,7 @@ def test_a_replaced_store_gets_everything_again() -> None:
     building.serve(*building.poll(8))
     before = building.events()
     building.records.clear()
+    building.last.clear()  # as the spool does
 
     building.failures.forget()
 
@@ -175,6 +198,9 @@ def test_a_replaced_store_gets_everything_again() -> None:
     assert building.events() == before
     building.poll(8)
     assert building.codes() == ["062520|8"]
+    building.restart()
+    assert building.poll(8) == []
+    assert building.events() == before
 
 
 def test_what_is_left_out_has_no_events() -> None:
@@ -185,11 +211,47 @@ def test_what_is_left_out_has_no_events() -> None:
     assert building.events() == []
 
 
-def test_another_account_decodes_for_itself() -> None:
-    """What one account is yet to have decoded is not asked by another."""
+@pytest.mark.parametrize("odd", [{}, [], 7, [{"flag": "0x8"}], "BLOCK.OK"])
+def test_an_answer_that_says_nothing_is_not_asked_for_again_and_again(odd: Any) -> None:
+    """One call, then it is set aside for a day; no trouble any more when the failure is gone."""
+    building = Building(odd=odd)
+    (want,) = building.poll(8)
+
+    assert building.serve(want) == []
+    assert list(building.failing) == ["failure_flag|062520|8"]
+    assert building.asked == 2
+    assert building.codes() == []
+
+    building.odd = None
+    (want,) = building.poll(8)
+    building.serve(want)
+    assert building.events() == [("failure_appeared", "BLOCK.FAULTY_BATTERY", 15)]
+    building.poll()
+    assert building.failing == {}
+
+
+def test_a_controller_that_is_gone_has_no_failures() -> None:
+    """Once it is sure that it is not there any more, what was wrong with it is cleared."""
+    building = Building()
+    building.serve(*building.poll(8))
+    building.poll(controller="c-2")
+    assert len(building.events()) == 1
+
+    building.there.discard("c-1")
+    building.poll(controller="c-2")
+
+    assert building.events()[-1] == ("failure_cleared", "BLOCK.FAULTY_BATTERY", 45)
+    assert building.last["failures", "c-1"] is None
+
+
+def test_another_account_decodes_what_one_cannot() -> None:
+    """It leaves the first some time; then it asks itself, and the failure is told."""
     one = Building()
     one.poll(8)
     other = replace(one, name="other", records=[])
 
-    assert len(other.poll(controller="c-2")) == 0
-    assert len(one.poll(8)) == 1
+    assert [len(other.poll(8)) for _ in range(2)] == [0, 0]
+    (want,) = other.poll(8)
+    other.serve(want)
+    other.poll(8)
+    assert other.events() == [("failure_appeared", "BLOCK.FAULTY_BATTERY", 15)]

@@ -1028,6 +1028,9 @@ async def test_polls_are_spread_over_the_day(tmp_path: Path) -> None:
     """Cadences are stretched to what the quota leaves beside token calls and follow-up calls."""
     budget = a_budget(tmp_path, HandClock(), per_day=450)
 
+    assert budget.plan({"a": 10.0}) == 1.0
+    assert budget.spare("a") == 450 - 30 - 240
     assert budget.plan({"a": 17.5}) == 1.0
+    assert budget.spare("a") == 0
     assert budget.plan({"a": 35.0, "b": 1.0}) == pytest.approx(2.0)
     assert a_budget(tmp_path / "other", HandClock()).plan({"a": 35.0}) == 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -390,17 +389,21 @@ async def test_a_hint_of_what_waits_already_adds_nothing(tmp_path: Path) -> None
         assert queued(house) == [f"homestatus|{HEATED}"]
 
 
-@pytest.mark.parametrize(("day", "asked"), [(435, 1), (436, 0)])
 async def test_a_hint_takes_no_call_that_polls_need(
-    day: int, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a quota of the day the last calls are for what is planned."""
-    async with opened(tmp_path, products=LINES) as house:
+    """Of a quota of the day hints have what is planned for nothing else, in any 24 hours."""
+    async with opened(tmp_path, HandClock(), products=LINES) as house:
         homely(house)
+        house.clock.auto = True
         await house.poller.once()
-        usage = dataclasses.replace(house.home.budget.usage("home"), day=day, per_day=450)
-        monkeypatch.setattr(house.home.budget, "usage", lambda _: usage)
+        house.clock.auto = False
+        monkeypatch.setattr(house.home.budget, "spare", lambda _: 3)
+        asked = []
 
-        house.poller.hint("home", "homestatus", HEATED)
+        for minute in range(0, 26 * 60, 20):
+            house.poller.hint("home", "homestatus", HEATED)
+            asked += [minute] * len(queued(house))
+            house.clock.advance(20 * 60)
 
-        assert len(queued(house)) == asked
+        assert asked == [0, 20, 40, 1440, 1460, 1480]

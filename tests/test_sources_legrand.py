@@ -110,7 +110,7 @@ def test_measures_are_merged_by_time() -> None:
         "thermometer": {"measures": [
             {"timeStamp": "2025-10-09T10:00:00", "value": "68.0", "unit": "F"},
             {"timeStamp": "2025-10-09T12:15:00+02:00", "value": "20,5", "unit": "C"},
-            {"timeStamp": "2025-10-09T15:00:00", "value": "20.5", "unit": "C"},
+            {"timeStamp": "2025-10-09T15:00:00Z", "value": "20.5", "unit": "C"},
             {"timeStamp": "2025-10-09T10:30:00", "value": "n/a", "unit": "C"},
         ]},
         "hygrometer": {"measures": [{"timeStamp": "2025-10-09T10:00:00", "value": 50}]},
@@ -126,6 +126,16 @@ def test_measures_are_merged_by_time() -> None:
         "body.thermometer.measures[2].timeStamp",
         "body.thermometer.measures[3].value",
     ]
+
+
+def test_times_of_another_zone_are_set_aside() -> None:
+    """Where one without a zone lies ahead, none of the answer is UTC: no row at a wrong time."""
+    listed = [{"timeStamp": f"2025-10-09T{hour:02d}:00:00", "value": "20", "unit": "C"}
+              for hour in range(4, 13)]  # fmt: skip
+    parsed = read(MEASURES, {"thermometer": {"measures": listed}}, MODULE)
+
+    assert parsed.records == ()
+    assert [each.path for each in parsed.problems] == ["body.measures"]
 
 
 def test_plants_and_their_modules() -> None:
@@ -190,6 +200,8 @@ def test_site_controllers() -> None:
         ({"failureFlag": 8, "reference": "062521"}, [("062521", 8)]),
         ({"flag": "0X10"}, [("062520", 16)]),
         (0, []),
+        ("0x0", []),
+        ({"flag": "0"}, []),
         (-1, []),
         ("broken", []),
         (None, []),
@@ -201,7 +213,7 @@ def test_shapes_of_a_failure(told: Any, found: list[tuple[str, int]]) -> None:
     """No document says what a failure looks like: whatever holds a flag is taken."""
     assert list(failures_of({**CONTROLLER, "failures": [told]})) == found
     parsed = read(SITE_CONTROLLERS, [{**CONTROLLER, "failures": [told]}], site("a", "site-1"))
-    assert bool(parsed.problems) is (not found and told != 0)
+    assert bool(parsed.problems) is (not found and told not in (0, "0x0", {"flag": "0"}))
 
 
 def test_what_a_flag_means() -> None:
@@ -245,3 +257,5 @@ def test_garbage_costs_no_neighbour(
                              (PROGRAMS, MODULE)):  # fmt: skip
         with contextlib.suppress(PayloadError):
             read(endpoint, body, entity)
+    with contextlib.suppress(PayloadError):
+        FAILURE_FLAG.parse(Reply(body, NOW, NOW, b""), failure_poll("a", "062520", 8))

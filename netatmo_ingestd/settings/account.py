@@ -134,6 +134,8 @@ class AccountSettings(AppSettings):
             raise ValueError(f"products: name those to read: {', '.join(LEGRAND.scopes)}")
         if "emergency" in self.products and not self.sites:
             raise ValueError('products has "emergency", which needs the ids of your sites: sites')
+        if self.sites and not of_legrand:
+            raise ValueError('sites is for provider = "legrand"')
         if self.sites and "emergency" not in self.products:
             raise ValueError('sites is for the product "emergency"; add that to products')
         key = self.subscription_key.get_secret_value() or self.subscription_key_file

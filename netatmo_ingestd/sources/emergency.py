@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from netatmo_ingestd.models import Entity, FailureCode, Json, Priority, whole_seconds
-from netatmo_ingestd.polls import Endpoint, ModuleType, Parsed, Poll, Reply, Source
+from netatmo_ingestd.polls import Endpoint, ModuleType, Parsed, Poll, Problem, Reply, Source
 from netatmo_ingestd.providers import LEGRAND
 from netatmo_ingestd.sources.legrand import SITE, converted, each_of, id_of, moment, site
 from netatmo_ingestd.sources.reading import Block, flag, ident, number, present, scalar, text
@@ -40,6 +40,8 @@ def parse_controllers(reply: Reply, poll: Poll) -> Parsed:
     Problems  a controller without `id`; a value of a wrong type; a failure that is no flag
     Raises    PayloadError if the body is no list
     """
+    if reply.body is None:  # status 204
+        return Parsed()
     told, problems = each_of(reply, "site_controllers")
     found: dict[str, Entity] = {}
     for block in told:
@@ -71,7 +73,7 @@ def _controller(block: Block, poll: Poll) -> Entity | None:
              "last_alert": moment(block, "lastAlertUpdate")}  # fmt: skip
     codes = sorted(code for _, code in failures_of(block.fields))
     listed = block.fields.get("failures") or []
-    if not isinstance(listed, list) or len(codes) < len([each for each in listed if each != 0]):
+    if not isinstance(listed, list) or any(_flag_in(each) is None for each in listed):
         block.problem("failures", "has what is no failure flag")
     known = {"id", "name", "reference", "serialNumber", "lastStatusUpdate", "lastAlertUpdate",
              "status", "alert", "alertLevel", "failures"}  # fmt: skip
@@ -96,11 +98,17 @@ def failures_of(controller: Mapping[str, Json]) -> Iterator[tuple[str, int]]:
     """
     listed = controller.get("failures")
     for each in listed if isinstance(listed, list) else ():
-        told = each if isinstance(each, dict) else {"flag": each}
-        reference = ident(told.get("reference")) or ident(controller.get("reference"))
-        codes = [code for key in _FLAG_KEYS if (code := _whole_number(told.get(key)))]
-        if reference and codes:
-            yield reference, codes[0]
+        told = each.get("reference") if isinstance(each, dict) else None
+        reference, code = ident(told) or ident(controller.get("reference")), _flag_in(each)
+        if reference and code:
+            yield reference, code
+
+
+def _flag_in(failure: Json) -> int | None:
+    """The flag of a failure, 0 for none; None when there is nothing like it."""
+    told = failure if isinstance(failure, dict) else {"flag": failure}
+    codes = (_whole_number(told.get(key)) for key in _FLAG_KEYS)
+    return next((code for code in codes if code is not None), None)
 
 
 def parse_failure_flag(reply: Reply, poll: Poll) -> Parsed:
@@ -121,6 +129,8 @@ def parse_failure_flag(reply: Reply, poll: Poll) -> Parsed:
             block.problem("failureType", f"unknown word {word[:64]}", drift=True)
         block.unknown(("flag", "failureType"))
         meanings.append(present(flag=converted(block, "flag", _flag_text), type=word[:64]))
+    if not meanings:
+        return Parsed((), [*problems, Problem("body", "tells no meaning")])
     code = FailureCode(
         account=poll.account,
         reference=poll.params["reference"],
@@ -133,18 +143,18 @@ def parse_failure_flag(reply: Reply, poll: Poll) -> Parsed:
 
 def failure_poll(account: str, reference: str, code: int) -> Poll:
     """The call that decodes a flag; its target is no entity that is stored."""
-    target = Entity(account, "code", f"{reference} {code}", "", "", CONTROLLER, {})
+    target = Entity(account, "code", f"{reference}|{code}", "", "", CONTROLLER, {})
     params = {"reference": reference, "flag": str(code)}
     return Poll(FAILURE_FLAG, account, params, target=target)
 
 
 def _whole_number(value: Json) -> int | None:
-    """A flag as a number, or as decimal or hexadecimal text; 0 is no failure."""
+    """A flag as a number, or as decimal or hexadecimal text."""
     if isinstance(value, str) and re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}|\d{1,10}", value):
         value = int(value, 0 if value[:2].lower() == "0x" else 10)
     if isinstance(value, bool) or not isinstance(value, int):
         return None
-    return value if 0 < value < 1 << 32 else None
+    return value if 0 <= value < 1 << 32 else None
 
 
 def _flag_text(value: Json) -> str | None:

@@ -1,7 +1,8 @@
 """What Legrand's own portal has in common: bare answers, ISO times, numbers as texts, its calls.
 
 Another cloud than Netatmo's, with few calls a day. A time without a zone is taken as UTC, which no
-document says; one that would lie in the future is set aside. Source: netatmo-api 8.3, 8.4.
+document says; where one of an answer lies ahead, none of it is UTC, and all are set aside. Source:
+netatmo-api 8.3, 8.4.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ SITE, PLANT, MODULE = "site", "plant", "module"
 """What the portal's endpoints are asked for, each `per` one of these."""
 _T = TypeVar("_T")
 _AHEAD = timedelta(minutes=15)
+_ZONES = timedelta(hours=15)  # no zone is further ahead
 _OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -92,6 +94,23 @@ def moment(block: Block, key: str, ahead: timedelta = _AHEAD) -> datetime | None
         return found if _OLDEST <= found <= block.server + ahead else None
 
     return converted(block, key, read)
+
+
+def is_local(block: Block) -> bool:
+    """True when a measure's time without a zone lies ahead: none of the others is UTC either."""
+    limit = block.server.replace(tzinfo=None) + _AHEAD
+    for name in ("thermometer", "hygrometer"):
+        inner = block.fields.get(name)
+        listed = inner.get("measures") if isinstance(inner, dict) else None
+        for each in listed if isinstance(listed, list) else ():
+            told = each.get("timeStamp") if isinstance(each, dict) else None
+            try:
+                time = datetime.fromisoformat(told) if isinstance(told, str) else None
+            except ValueError:
+                continue
+            if time is not None and time.tzinfo is None and limit < time < limit + _ZONES:
+                return True
+    return False
 
 
 def decimal(block: Block, key: str) -> float | None:

@@ -19,6 +19,7 @@ from netatmo_ingestd.sources.legrand import (
     converted,
     decimal,
     id_of,
+    is_local,
     moment,
     whole,
 )
@@ -59,10 +60,13 @@ def parse_topology(reply: Reply, poll: Poll) -> Parsed:
     body    {"plant": {"id", "name", "modules": [{"device", "id", "name"}]}}
     Raises  PayloadError if the body is no object
     """
+    if reply.body is None:  # status 204
+        return Parsed()
     answer = whole(reply, "plant_topology")
     answer.unknown(("plant",))
     plant = answer.inner("plant")
     plant.unknown(("id", "name", "modules"))
+    named = plant.told("name", text)
     found = {}
     for block in plant.blocks("modules"):
         if module_id := id_of(block, "the module is left out"):
@@ -76,7 +80,9 @@ def parse_topology(reply: Reply, poll: Poll) -> Parsed:
                 home_id=poll.entity_id,
                 device_id=module_id,
                 type=device[:64],
-                description=present(name=block.told("name", text), type=device[:64]),
+                description=present(
+                    name=block.told("name", text), type=device[:64], home_name=named
+                ),
                 other=block.unknown(("device", "id", "name")),
             )
     return Parsed(tuple(found.values()), answer.problems)
@@ -91,6 +97,8 @@ def parse_thermostat(reply: Reply, poll: Poll) -> Parsed:
     Problems  a value of a wrong type; a word that is not known is kept, and drift
     Raises    PayloadError if the body is no object
     """
+    if reply.body is None:  # status 204
+        return Parsed()
     answer = whole(reply, "thermostat")
     answer.unknown(("chronothermostats",))
     for block in answer.blocks("chronothermostats"):
@@ -152,6 +160,9 @@ def parse_measures(reply: Reply, poll: Poll) -> Parsed:
 
 def _rows(block: Block, poll: Poll) -> tuple[Measurement, ...]:
     values: dict[datetime, dict[str, float]] = {}
+    if is_local(block):
+        block.problem("measures", "times without a zone that are no UTC; all are set aside")
+        return ()
     for name, quantity in (("thermometer", "temperature"), ("hygrometer", "humidity")):
         for measure in block.inner(name).blocks("measures"):
             time = moment(measure, "timeStamp")
@@ -178,9 +189,9 @@ def _rows(block: Block, poll: Poll) -> tuple[Measurement, ...]:
 def parse_programs(reply: Reply, poll: Poll) -> Parsed:
     """The programs of a thermostat, as part of its description.
 
-    body    {"chronothermostats": [{"programs": [{"number", "name"}], …}]}, or the list of programs
-            alone; what a program does is not read
-    Raises  PayloadError if the body is neither
+    body    {"chronothermostats": [{"programs": [{"number", "name"}], …}]}, or {"programs": […]};
+            what a program does is not read
+    Raises  PayloadError if the body is no object
     """
     if reply.body is None:
         return Parsed()

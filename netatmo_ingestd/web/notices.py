@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from netatmo_ingestd.bodies import read_json
 from netatmo_ingestd.client import Client
+from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import ApiError
 from netatmo_ingestd.models import Json, Priority
 from netatmo_ingestd.sources.smarther import PLANTS, STATUS
@@ -39,6 +40,7 @@ class Notices:
     path: str = field(repr=False)
     homes: Mapping[str, Callable[[], Homes]]
     hints: Hints
+    clock: Clock
     counters: Counters = field(default_factory=Counters)
 
     def route(self) -> Route:
@@ -56,6 +58,7 @@ class Notices:
             self.counters.malformed += 1
             return Response(status_code=400)
         self.counters.good += 1
+        self.counters.last = self.clock.time()
         for module_id in set(modules_of(told)):
             for account, homes in self.homes.items():
                 if module_id in homes().home_of:
@@ -94,22 +97,22 @@ async def _subscriptions(client: Client) -> list[dict[str, str]]:
 
 
 async def registered(client: Client) -> tuple[str, ...]:
-    """The addresses that the portal calls for this login."""
-    return tuple({each["EndPointUrl"]: None for each in await _subscriptions(client)})
+    """The addresses that the portal calls for each plant of this login."""
+    plants = set(await _plants(client))
+    of_url: dict[str, set[str]] = {}
+    for each in await _subscriptions(client):
+        of_url.setdefault(each["EndPointUrl"], set()).add(each["plantId"])
+    return tuple(url for url, subscribed in of_url.items() if plants <= subscribed)
 
 
 async def register(client: Client, url: str) -> None:
     """Let the portal call `url` for each plant. Raises ApiError, LoginRequired."""
-    body = await _call(client, PLANTS.name)
-    plants = body.get("plants") if isinstance(body, dict) else None
-    for plant in plants if isinstance(plants, list) else ():
-        plant_id = plant.get("id") if isinstance(plant, dict) else None
-        if isinstance(plant_id, str):
-            try:
-                await _call(client, "subscribe", "POST", plant_id=plant_id, EndPointUrl=url)
-            except ApiError as error:
-                if error.status != 409:  # it is there already
-                    raise
+    for plant_id in await _plants(client):
+        try:
+            await _call(client, "subscribe", "POST", plant_id=plant_id, EndPointUrl=url)
+        except ApiError as error:
+            if error.status != 409:  # it is there already
+                raise
 
 
 async def remove(client: Client, url: str) -> None:
@@ -120,6 +123,14 @@ async def remove(client: Client, url: str) -> None:
             await _call(client, "unsubscribe", "DELETE", **ids)
 
 
+async def _plants(client: Client) -> list[str]:
+    body = await _call(client, PLANTS.name)
+    plants = body.get("plants") if isinstance(body, dict) else None
+    listed = plants if isinstance(plants, list) else []
+    told = [each.get("id") for each in listed if isinstance(each, dict)]
+    return [each for each in told if isinstance(each, str)]
+
+
 async def _call(client: Client, method: str, verb: str = "GET", **params: str) -> Json:
     priority = Priority.EVENTS
     reply = await client.call(
@@ -128,4 +139,4 @@ async def _call(client: Client, method: str, verb: str = "GET", **params: str) -
     return reply.body
 
 
-PORTAL_CALLS = Calls(registered, register, remove, alone=False)
+PORTAL_CALLS = Calls(registered, register, remove, alone=False, every=timedelta(hours=12))

@@ -95,12 +95,14 @@ class Calls:
     registered  the addresses it calls, None when it cannot be asked
     remove      takes ours away, which is named
     alone       True when there is one address, which replaces another program's
+    every       how often it is looked at
     """
 
     registered: Callable[[Client], Awaitable[tuple[str, ...] | None]]
     register: Callable[[Client, str], Awaitable[None]]
     remove: Callable[[Client, str], Awaitable[None]]
     alone: bool
+    every: timedelta = CHECK_EVERY
 
 
 async def _remove_any(client: Client, _url: str) -> None:
@@ -237,7 +239,7 @@ class Registrar:
                 wait = min(RETRY_FIRST * 2 ** min(failures, 10), CHECK_EVERY)
                 failures += 1
             else:
-                failures, fresh, wait = 0, False, CHECK_EVERY
+                failures, fresh, wait = 0, False, self._calls.every
             limit = self._clock.real_seconds(wait.total_seconds())
             await waits.first(stop.wait(), self._look[name].wait(), limit=limit)
 

@@ -131,6 +131,7 @@ def _notices(parts: Parts, path: str, hints: Hints) -> Notices:
         path=path,
         homes={name: partial(homes_of, accounts[name]) for name in names},
         hints=hints,
+        clock=parts.clock,
     )
 
 

@@ -155,7 +155,7 @@ def test_the_trouble_of_one_is_not_the_other_s(tmp_path: Path) -> None:
         house.cloud.disarm()
         goes_on(portal)  # once the two hours are over, by itself
 
-        house.cloud.arm("portal", status=401, message="Unauthorized")
+        house.cloud.arm("portal", status=469, message="Official application password expired")
         waits(house, "its login is refused", lambda: "login" in _failing(house, "building"))
         goes_on(netatmo)
         assert _failing(house, "home1") == {}
