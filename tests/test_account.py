@@ -224,6 +224,35 @@ async def test_a_refusal_is_kept_for_a_day(reaction: str, others: list[str]) -> 
     assert house.account.refused == {}
 
 
+async def test_a_refused_key_stops_all_that_is_asked_with_it() -> None:
+    """One line, and nothing is asked for an hour; a good answer ends it."""
+    house = House()
+    await house.fails(rows(), refusal("key"))
+    house.cloud.error = None
+
+    assert await house.ask(rows(module="n")) is None
+    assert await house.ask(STATIONS) is None
+    assert len(house.cloud.calls) == house.log.count("poll.refused") == 1
+
+    house.clock.advance(3600)
+
+    assert await house.ask(STATIONS) == ()
+    assert house.account.refused == house.account.failing == {}
+
+
+async def test_a_login_that_one_call_is_refused_is_cured_by_that_call_alone() -> None:
+    """Others that go well meanwhile do not tell that it is well; those without a token do."""
+    house, lost = House(), LoginRequired("refused", account="home", refused=True)
+    await house.fails(rows(), lost)
+    await house.fails(STATIONS, LoginRequired("no token", account="home"))
+
+    assert await house.fails(STATIONS, None) == ()
+    assert "login" in house.account.failing
+    assert await house.ask(rows()) == ()
+    assert house.account.failing == {}
+    assert house.log.count("poll.recovered") == 1
+
+
 @pytest.mark.parametrize(("kind", "other"), [("NHC", "NAModule1"), ("NAModule1", "NHC")])
 async def test_a_missing_scope_is_of_one_product(kind: str, other: str) -> None:
     """Of the endpoint that products share, only the refused product's modules are left alone."""
