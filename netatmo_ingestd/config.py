@@ -37,7 +37,11 @@ from netatmo_ingestd.settings import (
 )
 
 # Read by the test suite and by the packaging, not by the daemon.
-_ENV_OTHERS = {"NETATMO_INGESTD_TEST_MONGODB", "NETATMO_INGESTD_CONFIG"}
+_ENV_OTHERS = {
+    "NETATMO_INGESTD_TEST_MONGODB",
+    "NETATMO_INGESTD_TEST_DAYS",
+    "NETATMO_INGESTD_CONFIG",
+}
 _PLAIN = {
     "tuple_type": 'is no list; write ["…", "…"]',
     "path_type": "is no path",
