@@ -117,7 +117,10 @@ class Intake:
         ids = {
             each.home_id: None
             for each in entities.values()
-            if each.kind == "module" and each.home_id and serves(endpoint, each)
+            if each.kind == "module"
+            and each.home_id
+            and product_of(each) in (*self._products, "")
+            and serves(endpoint, each)
         }
         return {
             home_id: entities.get(home_id)

@@ -302,6 +302,18 @@ async def test_a_home_of_stations_alone_is_described_by_them(desk: Desk) -> None
     assert len(of(documents, "Entity", HOME)) == 2
 
 
+@pytest.mark.parametrize(("products", "asked"), [(("energy",), [HOME]), (("control",), [])])
+async def test_a_home_is_asked_for_its_account_s_products(
+    desk: Desk, products: tuple[str, ...], asked: list[str]
+) -> None:
+    """A home with modules of other product lines alone costs no call."""
+    table = Table(desk, House(), options={"products": products})
+
+    await table.take("homesdata")
+
+    assert list(table.intake.homes("home", HOMESTATUS)) == asked
+
+
 async def test_a_set_point_without_end_ends_the_one_before(table: Table) -> None:
     """An end that is told no more is gone from the interval that follows, and from the module."""
     point = {"therm_setpoint_temperature": 21, "therm_setpoint_mode": "manual"}
