@@ -22,6 +22,8 @@ from netatmo_ingestd.spool import LastKey
 CODES, FAILING = "failure_codes", "failures"
 """Pseudo endpoints in `last`: what a flag means, and what is wrong with a controller."""
 APPEARED, CLEARED = "failure_appeared", "failure_cleared"
+UNDECODED = timedelta(days=7)  # then a failure is told without its meaning
+UNKNOWN = "UNKNOWN"
 Rows = Mapping[LastKey, Mapping[str, Any] | None]
 
 
@@ -228,7 +230,7 @@ def _tell(
         kept = []
         for each in each_of:
             code = codes.get(each.code)
-            if code is None:
+            if code is None and read - each.since < UNDECODED:
                 kept.append(each)
                 continue
             if not each.told:
@@ -242,11 +244,11 @@ def _tell(
 
 
 def _events(
-    failure: Failure, code: FailureCode, type_: str, time: datetime, read: datetime
+    failure: Failure, code: FailureCode | None, type_: str, time: datetime, read: datetime
 ) -> Iterator[Event]:
     """One for each thing that is broken; "OK" is no failure."""
     name = f"{failure.controller}|{failure.code}|{int(failure.since.timestamp())}"
-    for place, each in enumerate(code.failures):
+    for place, each in enumerate(code.failures if code else [{"type": UNKNOWN}]):
         category, _, word = each["type"].rpartition(".")
         if word != "OK":
             yield Event(

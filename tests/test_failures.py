@@ -230,6 +230,23 @@ def test_an_answer_that_says_nothing_is_not_asked_for_again_and_again(odd: Any) 
     assert building.failing == {}
 
 
+def test_what_cannot_be_decoded_for_a_week_is_told_without_its_meaning() -> None:
+    """Nothing waits for ever: neither a failure that is there, nor one that is gone."""
+    building = Building(odd=[])
+    building.poll(8, 72)
+    building.poll(8)
+    building.time += timedelta(days=7)
+    building.poll(8)
+
+    assert [(kind, what) for kind, what, _ in building.events()] == [
+        ("failure_appeared", "UNKNOWN"), ("failure_appeared", "UNKNOWN"),
+        ("failure_cleared", "UNKNOWN"),
+    ]  # fmt: skip
+    building.poll()
+    assert building.last["failures", "c-1"] is None
+    assert len(building.events()) == 4
+
+
 def test_a_controller_that_is_gone_has_no_failures() -> None:
     """Once it is sure that it is not there any more, what was wrong with it is cleared."""
     building = Building()
