@@ -44,12 +44,12 @@ KEY = "subscription_key"  # and a refused key, of all that is asked with it
 class Failing:
     """A series of failures of one endpoint of one account.
 
-    polls  of a login: what was refused; "" when there was no token to ask with
+    polls  of a login: what was refused and when; "" when there was no token to ask with
     """
 
     count: int = 0
     error: str = ""
-    polls: set[str] = field(default_factory=set)
+    polls: dict[str, datetime] = field(default_factory=dict)
 
 
 class Room:
@@ -102,6 +102,7 @@ class AccountPolls:
     """What one account asks, and how it goes.
 
     login    scopes of the login in use, None while there is none or it is dead
+    logins   counts the logins that were made meanwhile, `seen` those that are known here
     waiting  keys on the queue: an endpoint that is still waiting is not queued again
     read_at  of each module its last sign of life at its last trailing read, and when that was
     refused  endpoint, product or module to when it may be asked again
@@ -136,6 +137,8 @@ class AccountPolls:
     tiles: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     stretch: float = 1.0
+    logins: Callable[[], int] = lambda: 0
+    seen: int = 0
     extra: deque[float] = field(default_factory=partial(deque, maxlen=1000))
 
     def endpoints(self) -> Iterator[Endpoint]:
@@ -222,7 +225,8 @@ class AccountPolls:
             self.failed(poll.key, str(error))
         except LoginRequired as error:
             self.failed(LOGIN, str(error))
-            self.failing[LOGIN].polls.add(poll.key if error.refused else "")
+            key = poll.key if error.refused else ""
+            self.failing[LOGIN].polls[key] = self.clock.now()
         except SpoolError as error:
             if not error.full:
                 raise  # damaged: the next start sets it aside
@@ -273,8 +277,12 @@ class AccountPolls:
         """Ends what was failing or refused; the recovery is told."""
         self.last_good[poll.endpoint.name] = now
         login = self.failing.get(LOGIN)
-        if login:
-            login.polls -= {"", poll.key}
+        if login:  # what was not refused again for a day is not asked any more
+            login.polls = {
+                key: at
+                for key, at in login.polls.items()
+                if key not in ("", poll.key) and now - at < REFUSED_FOR
+            }
         ended = (LOGIN,) if login and not login.polls else ()
         for key in (self._unlocked(poll), poll.key, KEY, *ended):
             self.refused.pop(key, None)
@@ -289,7 +297,14 @@ class AccountPolls:
         self.refused.pop(key, None)
         self.failing.pop(key, None)
         if login := self.failing.get(LOGIN):
-            login.polls.discard(key)
+            login.polls.pop(key, None)
+            if not login.polls:
+                del self.failing[LOGIN]
+
+    def troubled(self) -> set[str]:
+        """Keys of what fails or is refused."""
+        login = self.failing.get(LOGIN)
+        return {*self.failing, *self.refused, *(login.polls if login else ())}
 
     def _unlocked(self, poll: Poll) -> str:
         """What one scope unlocks: an endpoint; of one that products share, the product's part."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -225,6 +226,7 @@ async def _accounts(
             clock=shared.clock,
             log=log,
             login=_login_of(tokens),
+            logins=partial(getattr, tokens, "adopted"),
             asked=account.scopes_for(),
             tiles=account.public_area.tiles if account.public_area else (),
             sites=account.sites,

@@ -16,12 +16,13 @@ from typing import Any
 from netatmo_ingestd.account import AccountPolls
 from netatmo_ingestd.models import Entity, Event, FailureCode, Record, whole_seconds
 from netatmo_ingestd.polls import Parsed, Poll, Reply
-from netatmo_ingestd.sources.emergency import FAILURE_FLAG, failure_poll, failures_of
+from netatmo_ingestd.sources.emergency import EMERGENCY, FAILURE_FLAG, failure_poll, failures_of
 from netatmo_ingestd.spool import LastKey
 
 CODES, FAILING = "failure_codes", "failures"
 """Pseudo endpoints in `last`: what a flag means, and what is wrong with a controller."""
 APPEARED, CLEARED = "failure_appeared", "failure_cleared"
+DAY = timedelta(days=1)
 UNDECODED = timedelta(days=7)  # then a failure is told without its meaning
 UNKNOWN = "UNKNOWN"
 Rows = Mapping[LastKey, Mapping[str, Any] | None]
@@ -56,7 +57,8 @@ class Failures:
         self._failing: dict[str, tuple[Failure, ...]] = {}
         self._stored: set[str] = set()  # codes that the store has, as far as we know
         self._saved: set[str] = set()  # controllers whose row in `last` is as remembered
-        self._wanted: dict[str, datetime] = {}  # codes to when a call for them was asked for
+        # Codes to when a call for them was wanted last, and how often in vain.
+        self._wanted: dict[str, tuple[datetime, int]] = {}
 
     def load(self, rows: Mapping[LastKey, Mapping[str, Any]]) -> None:
         """Take what is in the table `last`."""
@@ -101,7 +103,7 @@ class Failures:
             wants = (
                 []
                 if poll.endpoint is FAILURE_FLAG
-                else self._wants(account.name, left, known, moment, every)
+                else self._wants(account, left, known, moment, every)
             )
             again = [each for each in told.values() if each not in parsed.records]
             return replace(
@@ -127,9 +129,11 @@ class Failures:
         """A flag that could not be decoded is no trouble any more once it is gone."""
         begin = f"{FAILURE_FLAG.name}|"
         there = {f"{begin}{each.code}" for now in self._failing.values() for each in now}
-        for key in [each for each in account.failing if each.startswith(begin)]:
+        for key in [each for each in account.troubled() if each.startswith(begin)]:
             if key not in there:
                 account.forget(key)
+        if not there - {f"{begin}{code}" for code in self._codes}:
+            account.forget(f"{FAILURE_FLAG.name} {EMERGENCY.name}")  # all that its scope unlocks
 
     def _of(self, account: str) -> dict[str, tuple[Failure, ...]]:
         """What is wrong with the controllers that `account` looks after."""
@@ -141,20 +145,28 @@ class Failures:
 
     def _wants(
         self,
-        account: str,
+        account: AccountPolls,
         failing: Mapping[str, Sequence[Failure]],
         codes: Mapping[str, FailureCode],
         moment: datetime,
         every: timedelta,
     ) -> list[Poll]:
-        """The calls for flags that nobody has decoded; another account's has time to come first."""
-        found = {}
+        """The calls for flags that nobody has decoded: at once, then ever less often, then daily.
+
+        By whichever account sees them; one that is refused this leaves it to others.
+        """
+        found: dict[str, Poll] = {}
         for each in (each for now in failing.values() for each in now):
-            asked = self._wanted.get(each.code)
-            mine = each.account == account
-            if each.code not in codes and (mine or asked is None or moment - asked > 2 * every):
-                self._wanted[each.code] = moment
-                found[each.code] = failure_poll(account, each.reference, each.flag)
+            asked, tries = self._wanted.get(each.code, (moment, 0))
+            wait = min(every * 2 ** min(tries, 20), DAY) if tries else timedelta(0)
+            want = failure_poll(account.name, each.reference, each.flag)
+            if (
+                each.code not in {*codes, *found}
+                and moment - asked >= wait
+                and not account.is_refused(want, account.clock.now())
+            ):
+                self._wanted[each.code] = moment, tries + 1
+                found[each.code] = want
         return list(found.values())
 
     def _seen(
@@ -170,18 +182,29 @@ class Failures:
             for each in parsed.records
             if isinstance(each, Entity) and each.kind == "module" and account.intake.wants(each)
         }
-        found = {}
+        found: dict[str, tuple[Failure, ...]] = {}
+        listed = set()
         for controller in reply.body if isinstance(reply.body, list) else ():
             told = controller.get("id") if isinstance(controller, dict) else None
-            entity = wanted.get(told) if isinstance(told, str) else None
-            if entity is not None:
+            if not isinstance(told, str):
+                continue
+            listed.add(told)
+            if (entity := wanted.get(told)) is not None:
                 flags = set(failures_of(controller))
                 before = self._failing.get(entity.entity_id, ())
                 found[entity.entity_id] = tuple(_compared(before, flags, entity, moment))
         there = account.intake.entities(account.name)
+        if poll.entity_id not in there:
+            return found
         for controller, before in self._failing.items():
-            gone = before[0].home_id == poll.entity_id and controller not in {*found, *there}
-            if gone and poll.entity_id in there:
+            mine = before and before[0].account == account.name
+            # What the owner excluded since is listed still, and not gone.
+            if (
+                mine
+                and before[0].home_id == poll.entity_id
+                and controller not in listed
+                and controller not in there
+            ):
                 found[controller] = tuple(_ended(before, moment))
         return found
 

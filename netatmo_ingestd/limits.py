@@ -178,8 +178,11 @@ class Budget:
         """Calls of any 24 h that polls and their follow-ups leave; no end without such a quota."""
         if not self._per_day:
             return math.inf
-        self._purse.load()
-        return self._per_day - KEPT_OF_DAY - 24 * self._planned(account)
+        now = self._purse.load()
+        most = self._per_day - KEPT_OF_DAY
+        if count(self._purse.entry(account).calls, now - DAY) >= most:
+            return 0.0  # whatever took them
+        return most - 24 * self._planned(account)
 
     def granted(self, account: str) -> float:
         """Calls an hour that planned polls leave to late re-reads and history of `account`."""

@@ -81,6 +81,7 @@ class TokenManager:
     """Gives callers a usable token of one account, and keeps it so.
 
     reserve  waits for one call of the budget, before each token call
+    adopted  counts the logins that others put on disk since the start
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class TokenManager:
         self._seen: tuple[int, ...] | None = ()  # of TokenFile.stamp; () before the first look
         self._problem: TokenFileError | None = None
         self._trouble = _Trouble()
+        self.adopted = 0
         self._task: asyncio.Task[None] | None = None
         self._exchanging = False
         self._closing = False
@@ -215,6 +217,7 @@ class TokenManager:
         if token == before and not first:
             return
         self._token, self._unsaved, self._refused, self._trouble = token, None, -1, _Trouble()
+        self.adopted += not first
         self._protect()
         if token is None:
             self._log.error("login.required", account=self.account, cure=self._cure())

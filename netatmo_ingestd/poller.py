@@ -162,9 +162,14 @@ class Poller:
                 continue
             # Monotonic: a wall clock that is set back must not silence hints until it caught up.
             key, now = _key(account, job), self._clock.monotonic()
+            poll = account.poll_of(job)
+            if poll is None or poll.key in account.waiting:
+                continue
+            if account.is_refused(poll, self._clock.now()):
+                continue
             if now - self._hinted.get(key, -math.inf) >= HINTS_APART_S and account.spares(now):
                 self._hinted[key] = now
-                self._enqueue(account, job)
+                self._put(account, poll)
 
     def _all_jobs(self, account: AccountPolls) -> Iterator[Job]:
         yield from account.jobs()
@@ -320,7 +325,8 @@ class Poller:
     def _look_at_login(self, account: AccountPolls) -> None:
         """A login that came back, or has other scopes, is used at once."""
         before, account.scopes = account.scopes, account.login()
-        if account.scopes is None or account.scopes == before:
+        seen, account.seen = account.seen, account.logins()
+        if account.scopes is None or (account.scopes == before and account.seen == seen):
             return
         if LOGIN in account.failing or before is not None:
             account.failing.pop(LOGIN, None)

@@ -255,7 +255,8 @@ def troubles(report: Mapping[str, Any]) -> list[str]:
         elif login["state"] in ("expired", "suspect"):
             text = f"login of {name} is {login['state']}; it is tried again by itself"
             found.append(f"{text} ({why})" if why else text)
-        found += _failing(name, account["failing"])
+        told = login["state"] in ("dead", "none", "expired", "suspect")
+        found += _failing(name, account["failing"], without="login" if told else "")
         found += [f"{name}: no good answer of {what} lately" for what in account["late"]]
     store, spool = report["store"], report["spool"]
     if store["state"] == "down":
@@ -268,12 +269,12 @@ def troubles(report: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _failing(name: str, failing: Mapping[str, Any]) -> list[str]:
+def _failing(name: str, failing: Mapping[str, Any], *, without: str) -> list[str]:
     """One line for each endpoint, however many modules it fails for."""
     errors: dict[str, list[str]] = {}
     for what, each in failing.items():
         errors.setdefault(what.partition("|")[0], []).append(each["error"])
-    errors.pop("login", None)
+    errors.pop(without, None)
     return [
         f"{name}: {endpoint} fails ({told[0]})"
         + (f", and for {len(told) - 1} more modules" if len(told) > 1 else "")

@@ -47,11 +47,21 @@ class Building:
             entities=lambda _: dict.fromkeys(self.there),
         )
 
+    @property
+    def clock(self) -> Any:
+        return SimpleNamespace(now=lambda: self.time)
+
     def set_aside(self, poll: Poll, reason: str) -> None:
-        self.failing[poll.key] = reason
+        self.failing[poll.key] = self.time + timedelta(days=1), reason
+
+    def is_refused(self, poll: Poll, now: datetime) -> bool:
+        return poll.key in self.failing and now < self.failing[poll.key][0]
+
+    def troubled(self) -> set[str]:
+        return set(self.failing)
 
     def forget(self, key: str) -> None:
-        del self.failing[key]
+        self.failing.pop(key, None)
 
     async def ask(self, poll: Poll, _every: timedelta, through: Any) -> Sequence[Poll] | None:
         """As AccountPolls.ask: nothing is kept of what could not be put on the spool."""
@@ -144,9 +154,9 @@ def test_each_code_is_decoded_once() -> None:
 def test_what_clears_before_it_is_decoded_is_told() -> None:
     """The portal was away meanwhile: both events come with the answer, at their own times."""
     building = Building()
-    building.poll(72)
-    building.poll()
     (want,) = building.poll(72)
+    building.poll()
+    building.poll(72)
     building.restart()
 
     building.serve(want)
@@ -178,7 +188,7 @@ def test_what_was_not_spooled_is_asked_again() -> None:
     building.poll()
     building.down = False
 
-    assert [each.params for each in building.poll(8)] == [want.params]
+    assert [each.params for each in building.poll(8)] == [want.params]  # half an hour later
     building.serve(want)
     assert building.events() == [("failure_appeared", "BLOCK.FAULTY_BATTERY", 15)]
 
@@ -223,6 +233,7 @@ def test_an_answer_that_says_nothing_is_not_asked_for_again_and_again(odd: Any) 
     assert building.codes() == []
 
     building.odd = None
+    assert [len(building.poll(8)) for _ in range(95)] == [0] * 95
     (want,) = building.poll(8)
     building.serve(want)
     assert building.events() == [("failure_appeared", "BLOCK.FAULTY_BATTERY", 15)]
@@ -261,13 +272,36 @@ def test_a_controller_that_is_gone_has_no_failures() -> None:
     assert building.last["failures", "c-1"] is None
 
 
-def test_another_account_decodes_what_one_cannot() -> None:
-    """It leaves the first some time; then it asks itself, and the failure is told."""
-    one = Building()
-    one.poll(8)
-    other = replace(one, name="other", records=[])
+def test_what_fails_in_passing_is_asked_ever_less_often() -> None:
+    """Of 96 polls of a day a few ask for the flag, then one a day."""
+    building = Building()
 
-    assert [len(other.poll(8)) for _ in range(2)] == [0, 0]
+    assert sum(len(building.poll(8)) for _ in range(96)) == 6
+    assert sum(len(building.poll(8)) for _ in range(96)) == 1
+
+
+def test_what_the_owner_leaves_out_later_is_not_cleared() -> None:
+    """It is listed still, with its flag: nothing is told of it any more, and nothing wrong."""
+    building = Building()
+    building.serve(*building.poll(8))
+    building.left_out.add("c-1")
+    building.there.discard("c-1")
+
+    building.poll(8)
+
+    assert [each[0] for each in building.events()] == ["failure_appeared"]
+
+
+def test_another_account_decodes_what_one_cannot() -> None:
+    """Both see a failure; the one whose call is refused leaves it to the other."""
+    one = Building()
+    (want,) = one.poll(8)
+    other = replace(one, name="other", records=[], failing={})
+    one.set_aside(want, "no scope")
+
+    assert other.poll(8) == []
+    one.time = other.time
+    assert one.poll(8) == []
     (want,) = other.poll(8)
     other.serve(want)
     other.poll(8)

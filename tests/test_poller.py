@@ -695,6 +695,21 @@ async def test_a_used_up_quota_is_waited_for(tmp_path: Path) -> None:
         assert house.log.count("poll.recovered") == 1
 
 
+async def test_a_new_login_of_the_same_scopes_is_tried_at_once(tmp_path: Path) -> None:
+    """What was refused is asked again when somebody has logged in anew; a refresh lifts nothing."""
+    async with opened(tmp_path) as house:
+        await house.poller.once()
+        house.poller._look_at_login(house.home)
+        house.home.refused["getstationsdata"] = house.clock.now() + timedelta(days=1)
+
+        house.poller._look_at_login(house.home)
+        assert house.home.refused
+
+        house.home.logins = lambda: 1
+        house.poller._look_at_login(house.home)
+        assert house.home.refused == {}
+
+
 async def test_a_lost_login_costs_nothing_and_recovers(tmp_path: Path) -> None:
     """Without a login no request leaves and none is counted; a new login is used within seconds."""
     async with opened(tmp_path) as house:

@@ -149,6 +149,13 @@ def test_a_lost_login_is_told_once() -> None:
     assert len(status.troubles(report)) == 1
 
 
+def test_a_login_that_the_cloud_refuses_is_told_though_it_looks_well() -> None:
+    """A call was refused for the login, e.g. new terms wait: the reason is told, with its cure."""
+    report = changed("accounts/home/failing", {"login": {"count": 2, "error": "accept the terms"}})
+
+    assert status.troubles(report) == ["home: login fails (accept the terms)"]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [

@@ -97,19 +97,23 @@ def moment(block: Block, key: str, ahead: timedelta = _AHEAD) -> datetime | None
 
 
 def is_local(block: Block) -> bool:
-    """True when a measure's time without a zone lies ahead: none of the others is UTC either."""
+    """True when a time without a zone lies ahead: then none of the others is UTC either."""
     limit = block.server.replace(tzinfo=None) + _AHEAD
+    stamps = [block.fields.get("time")]
     for name in ("thermometer", "hygrometer"):
         inner = block.fields.get(name)
         listed = inner.get("measures") if isinstance(inner, dict) else None
-        for each in listed if isinstance(listed, list) else ():
-            told = each.get("timeStamp") if isinstance(each, dict) else None
-            try:
-                time = datetime.fromisoformat(told) if isinstance(told, str) else None
-            except ValueError:
-                continue
-            if time is not None and time.tzinfo is None and limit < time < limit + _ZONES:
-                return True
+        rows = (
+            [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        )
+        stamps += [each.get("timeStamp") for each in rows]
+    for told in stamps:
+        try:
+            time = datetime.fromisoformat(told) if isinstance(told, str) else None
+        except ValueError:
+            continue
+        if time is not None and time.tzinfo is None and limit < time < limit + _ZONES:
+            return True
     return False
 
 

@@ -123,7 +123,9 @@ def _thermostat(block: Block, poll: Poll) -> Entity:
         "function": function,
         "mode": mode,
         "setpoint_temperature": celsius(set_point, "value", unit),
-        "setpoint_end": moment(block, "activationTime", timedelta(days=3660)),
+        "setpoint_end": (
+            None if is_local(block) else moment(block, "activationTime", timedelta(days=3660))
+        ),
         "program": programs[0] if programs else None,
         "boiler": load if function != "cooling" else None,
         "cooler": load if function == "cooling" else None,
