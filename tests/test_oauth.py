@@ -927,6 +927,7 @@ async def test_new_login_is_picked_up(
     assert manager.state == "ok"
     assert len(cloud.asked) == asked
     assert log.events[-1] == "login.found"
+    assert manager.adopted == 1
 
 
 async def test_first_login_is_picked_up(
