@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -174,22 +174,21 @@ class AccountPolls:
     def jobs(self) -> Iterator[Job]:
         """What is asked at fixed cadences, the trailing reads aside."""
         for endpoint in self.endpoints():
-            if endpoint.per == "home":
-                for home_id in self.intake.homes(self.name, endpoint):
-                    yield endpoint, home_id
-            elif endpoint.per in ("area", SITE):
-                for place in self.tiles if endpoint.per == "area" else self._own_sites():
-                    yield endpoint, place
-            elif endpoint.per in (PLANT, MODULE):
-                for entity in self.intake.entities(self.name).values():
-                    if is_asked(endpoint, entity):
-                        yield endpoint, entity.entity_id
-            else:
-                yield endpoint, ""
+            for entity_id in self._asked_for(endpoint):
+                yield endpoint, entity_id
 
-    def _own_sites(self) -> Iterator[str]:
-        """Sites of the settings that the owner does not leave out."""
-        return (each for each in self.sites if self.intake.wants(site(self.name, each)))
+    def _asked_for(self, endpoint: Endpoint) -> Iterable[str]:
+        """Ids of all that an endpoint is asked for; "" is the account as a whole."""
+        if endpoint.per == "home":
+            return self.intake.homes(self.name, endpoint)
+        if endpoint.per == "area":
+            return self.tiles
+        if endpoint.per == SITE:
+            return [each for each in self.sites if self.intake.wants(site(self.name, each))]
+        if endpoint.per in (PLANT, MODULE):
+            entities = self.intake.entities(self.name).values()
+            return [each.entity_id for each in entities if is_asked(endpoint, each)]
+        return ("",)
 
     def histories(self) -> Iterator[tuple[Entity, tuple[str, ...], str]]:
         """(entity, upstream types, finest scale) of each whose history the cloud keeps."""

@@ -107,9 +107,9 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
             settings=settings.history,
             clock=clock,
         )
-        walker.load(await spool.last())
-        failures = Failures()
-        failures.load(await spool.last())
+        failures, last = Failures(), await spool.last()
+        walker.load(last)
+        failures.load(last)
         poller = Poller(
             accounts=accounts,
             room=room,

@@ -9,7 +9,7 @@ when it was seen no more, both within one poll.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,9 +44,6 @@ class Failure:
     @property
     def code(self) -> str:
         return f"{self.reference}|{self.flag}"
-
-    def as_row(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Failures:
@@ -94,9 +91,9 @@ class Failures:
             else:
                 failing = self._seen(account, poll, reply, parsed)
             events, left = _tell(failing, known, moment)
-            rows.update({(CODES, key): _code_row(each) for key, each in told.items()})
+            rows.update({(CODES, key): asdict(each) for key, each in told.items()})
             rows.update(
-                ((FAILING, key), {"open": [each.as_row() for each in now]} if now else None)
+                ((FAILING, key), {"open": [asdict(each) for each in now]} if now else None)
                 for key, now in left.items()
                 if now != self._failing.get(key, ()) or (now and key not in self._saved)
             )
@@ -205,7 +202,7 @@ class Failures:
                 and controller not in listed
                 and controller not in there
             ):
-                found[controller] = tuple(_ended(before, moment))
+                found[controller] = tuple(_ended(each, moment) for each in before)
         return found
 
     def _note(self, rows: Rows) -> None:
@@ -230,17 +227,15 @@ def _compared(
         is_there = (each.reference, each.flag) in flags
         if each.until is None and is_there:
             there.add((each.reference, each.flag))
-        gone = each.until is None and not is_there
-        yield replace(each, until=moment) if gone else each
+        yield each if is_there else _ended(each, moment)
     for reference, flag in sorted(flags - there):
         yield Failure(
             entity.account, entity.home_id, entity.entity_id, reference, flag, since=moment
         )
 
 
-def _ended(before: Sequence[Failure], moment: datetime) -> Iterator[Failure]:
-    for each in before:
-        yield each if each.until is not None else replace(each, until=moment)
+def _ended(failure: Failure, moment: datetime) -> Failure:
+    return failure if failure.until is not None else replace(failure, until=moment)
 
 
 def _tell(
@@ -286,7 +281,3 @@ def _events(
                 category=category,
                 other=(("reference", failure.reference), ("flag", failure.flag)),
             )
-
-
-def _code_row(code: FailureCode) -> dict[str, Any]:
-    return {name: getattr(code, name) for name in code.__slots__}

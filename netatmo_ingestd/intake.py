@@ -116,11 +116,8 @@ class Intake:
         entities = self.entities(account)
         ids = {
             each.home_id: None
-            for each in entities.values()
-            if each.kind == "module"
-            and each.home_id
-            and product_of(each) in (*self._products, "")
-            and serves(endpoint, each)
+            for each in self.modules(account).values()
+            if each.kind == "module" and each.home_id and serves(endpoint, each)
         }
         return {
             home_id: entities.get(home_id)
@@ -331,7 +328,7 @@ class Intake:
 
 def _is_listed(entity: Entity, poll: Poll) -> bool:
     """True for what the answer to `poll` would leave out only if it were gone."""
-    return poll.endpoint.per == "account" or poll.entity_id in ("", entity.home_id)
+    return poll.entity_id in ("", entity.home_id)
 
 
 def _recent(

@@ -59,6 +59,11 @@ class LoginRequest:
     reserve: Callable[[], Awaitable[None]]
     log: Any
 
+    @property
+    def sent_scopes(self) -> list[str] | None:
+        """What a request names; None where they are those of the app."""
+        return list(self.scopes) if self.provider.sends_scope else None
+
 
 @dataclass(frozen=True, slots=True)
 class Consent:
@@ -92,7 +97,7 @@ def authorization_url(request: LoginRequest) -> Consent:
         client_id=request.client_id,
         response_type="code",
         redirect_uri=request.redirect_uri,
-        scope=list(request.scopes) if request.provider.sends_scope else None,
+        scope=request.sent_scopes,
         state=state,
         code_challenge=create_s256_code_challenge(verifier),
         code_challenge_method="S256",
@@ -300,7 +305,7 @@ async def _login_with_code(code: str, request: LoginRequest, consent: Consent) -
         "authorization_code",
         code=code,
         redirect_uri=request.redirect_uri,
-        scope=list(request.scopes) if request.provider.sends_scope else None,
+        scope=request.sent_scopes,
         code_verifier=consent.verifier,
     )
 

@@ -58,6 +58,11 @@ def hashed(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+def hexed(seed: int, digits: int, *parts: object) -> str:
+    """Up to 32 hex digits that depend on all arguments but `digits`."""
+    return "".join(f"{hashed(seed, *parts, half):016x}" for half in range(2))[:digits]
+
+
 def _front(seed: int, key: str, what: str, day: int, per_day: int) -> list[int]:
     """A slow curve through `per_day` random points a day, each in -1000…1000."""
     first = day * per_day

@@ -26,7 +26,7 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.simulator import mishaps
 from netatmo_ingestd.simulator.answers import Answer, CallError, as_json
 from netatmo_ingestd.simulator.building import DAY, TOLD_S, Building, decoded
-from netatmo_ingestd.simulator.curves import hashed
+from netatmo_ingestd.simulator.curves import hexed
 from netatmo_ingestd.simulator.faults import PORTAL, Switchboard
 from netatmo_ingestd.simulator.jwt import as_jwt, inner
 from netatmo_ingestd.simulator.logins import Consents, Logins
@@ -70,10 +70,10 @@ class Portal:
         self._faults = faults
         names = [f"legrand{number + 1}@example.org" for number in range(users)]
         self.buildings = {name: Building(seed, name) for name in names}
-        self.keys = {name: _hex(seed, "key", name) for name in names}
-        app = App(_hex(seed, "portal app"), _hex(seed, "portal secret"))
+        self.keys = {name: hexed(seed, 32, "key", name) for name in names}
+        app = App(hexed(seed, 32, "portal app"), hexed(seed, 32, "portal secret"))
         accounts = [
-            Account(name, _hex(seed, "portal password", name)[:16], _hex(seed, name)[:24], ())
+            Account(name, hexed(seed, 16, "portal password", name), hexed(seed, 24, name), ())
             for name in names
         ]
         self.authority = Authority([app], accounts, rotation=authority.sessions.rotation)
@@ -329,7 +329,3 @@ def _number(building: Building, request: Request) -> int:
 def _same(request: Request, plant: str) -> None:
     if request.path_params["plant"] != plant:
         raise Refused(404, "Resource not found")
-
-
-def _hex(seed: int, *what: object) -> str:
-    return "".join(f"{hashed(seed, *what, part):016x}" for part in range(2))

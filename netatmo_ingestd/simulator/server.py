@@ -24,7 +24,7 @@ from netatmo_ingestd.clock import Clock
 from netatmo_ingestd.errors import Busy, ConfigError
 from netatmo_ingestd.simulator import control
 from netatmo_ingestd.simulator.cloud import Cloud, Switches
-from netatmo_ingestd.simulator.curves import hashed
+from netatmo_ingestd.simulator.curves import hexed
 from netatmo_ingestd.simulator.household import Wanted
 from netatmo_ingestd.simulator.oauth import Authority
 from netatmo_ingestd.simulator.scenario import read_scenario
@@ -244,7 +244,7 @@ def _bracketed(host: str) -> str:
 
 
 def _app(seed: int, number: int) -> App:
-    return App(_hex(seed, 24, "app", number), _hex(seed, 32, "secret", number))
+    return App(hexed(seed, 24, "app", number), hexed(seed, 32, "secret", number))
 
 
 def _households(plan: Plan) -> tuple[Wanted, ...]:
@@ -271,8 +271,8 @@ def _accounts(plan: Plan, world: World) -> list[Account]:
     return [
         Account(
             user="ana@example.org" if number == 0 else f"user{number + 1}@example.org",
-            password=_hex(plan.seed, 16, "password", number),
-            user_id=_hex(plan.seed, 24, "user", number),
+            password=hexed(plan.seed, 16, "password", number),
+            user_id=hexed(plan.seed, 24, "user", number),
             owns=owned[number],
             invited=owned[(number + 1) % plan.accounts][:1] if plan.shared else (),
             coaches=coaches[number :: plan.accounts],
@@ -280,10 +280,6 @@ def _accounts(plan: Plan, world: World) -> list[Account]:
         )
         for number in range(plan.accounts)
     ]
-
-
-def _hex(seed: int, digits: int, *what: object) -> str:
-    return "".join(f"{hashed(seed, *what, part):016x}" for part in range(2))[:digits]
 
 
 def _greeting(cloud: Cloud, url: str) -> dict[str, Any]:

@@ -193,6 +193,7 @@ async def test_first_start_killed_anywhere_is_followed_by_a_good_one(tmp_path: P
 
         async with connected(uri) as client:
             await client.netatmo.homes.insert_one({})
+            assert await client.netatmo.homes.count_documents({}) == 1
         await store.stop()
 
 
